@@ -1,0 +1,55 @@
+# What a person does with this repository. `make` alone lists it.
+
+CARGO ?= cargo
+RUNS ?= 10
+SEEDS ?= 200
+IDLE_SECONDS ?= 60
+BUSY_MINUTES ?= 10
+# Tests start whole groups of processes; more at a time than this and they starve each other on a small machine.
+TEST_THREADS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test check bench-failover bench-idle simulate clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what is missing (Debian 12: redis-server, consul)
+	@scripts/setup
+
+build: setup ## build target/release/understudy
+	$(CARGO) build --release --locked
+
+demo: setup ## a group on this machine: kill its master, kill a node, switch over; see what a client notices
+	@$(CARGO) build --release --locked -q -p understudy
+	@target/release/understudy demo
+
+test: setup ## all tests, with real Consul and real Redis
+	@$(CARGO) build --workspace --bins --locked -q
+	$(CARGO) test --workspace --locked -q --doc
+	$(CARGO) test --workspace --locked --all-targets -- --test-threads=$(TEST_THREADS)
+
+check: ## formatting, lints, and the dependencies' licences when cargo-deny is there
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -q -- -D warnings
+	@if command -v cargo-deny >/dev/null 2>&1; then \
+		$(CARGO) deny --locked check bans licenses sources; \
+	else \
+		echo "cargo-deny is not installed: the dependencies' licences were not checked" >&2; \
+	fi
+
+bench-failover: setup ## write outages in turn with Redis Sentinel; RUNS=10. JSON on stdout, a table on stderr
+	@$(CARGO) build --release --locked -q -p understudy -p understudy-tests
+	@$(CARGO) run --release --locked -q -p understudy-tests --bin bench-failover -- --runs $(RUNS)
+
+bench-idle: setup ## cost of an idle group, calm on a busy machine, a killed master's return; IDLE_SECONDS=60 BUSY_MINUTES=10 RUNS=10
+	@$(CARGO) build --release --locked -q -p understudy -p understudy-tests
+	@$(CARGO) run --release --locked -q -p understudy-tests --bin bench-idle -- --idle $(IDLE_SECONDS) --busy $(BUSY_MINUTES)
+	@$(CARGO) run --release --locked -q -p understudy-tests --bin bench-rejoin -- --runs $(RUNS)
+
+simulate: ## random faults on virtual time; SEEDS=200, or SEED=n to replay one
+	@$(CARGO) run --release --locked -q -p understudy-tests --bin simulate -- \
+		$(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+clean: ## remove what was built
+	$(CARGO) clean

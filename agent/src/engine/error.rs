@@ -1,0 +1,131 @@
+//! What can go wrong between an agent and its database.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why an engine could not be opened, or an operation was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The engine is not part of this version.
+    #[error("`engine = \"{engine}\"` is not built yet: this version looks after redis only")]
+    NotBuilt {
+        /// The engine.
+        engine: config::Engine,
+    },
+    /// The server's program was not found.
+    #[error("found no program to run ({looked}): install redis-server, or set `bin` to its path")]
+    ProgramMissing {
+        /// Where it was looked for.
+        looked: String,
+    },
+    /// The server's program cannot be used.
+    #[error("`{}` cannot be used: {why}; set `bin` to a redis-server >= 7.0 or a valkey-server", .path.display())]
+    Program {
+        /// The program.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// The file of the clients' password.
+    #[error("`password_file` {}: {why}", .path.display())]
+    PasswordFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        why: String,
+    },
+    /// A folder that cannot be used.
+    #[error("`data_dir` {}: {why}", .path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        why: String,
+    },
+    /// A file or folder that could not be read or written.
+    #[error("cannot {doing} {}", .path.display())]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The data is not ours: nothing is touched.
+    #[error("{why}")]
+    Foreign {
+        /// What was found, where, and what to do.
+        why: String,
+    },
+    /// A process of an earlier run of the agent listens elsewhere.
+    #[error(
+        "process {pid} of this group listens on port {runs}, but the file says {wanted}: restore `port`, or stop the process first"
+    )]
+    PortChanged {
+        /// The process.
+        pid: u32,
+        /// Where it listens.
+        runs: u16,
+        /// Where it should.
+        wanted: u16,
+    },
+    /// There is no process to do anything to.
+    #[error("cannot {op}: the database is not running ({why})")]
+    NotRunning {
+        /// The operation.
+        op: &'static str,
+        /// How it ended.
+        why: String,
+    },
+    /// The process ended before it answered.
+    #[error("the database did not start: {why}")]
+    StartFailed {
+        /// How it ended, with the last lines of its log.
+        why: String,
+    },
+    /// The server said no.
+    #[error("cannot {op}: the server answered `{answer}`")]
+    Refused {
+        /// The operation.
+        op: &'static str,
+        /// The server's words.
+        answer: String,
+    },
+    /// The guard refused the write.
+    #[error("cannot {op}: the guard is on and no replica acknowledges writes")]
+    NoReplicas {
+        /// The operation.
+        op: &'static str,
+    },
+    /// The write would wait until the held writes are released.
+    #[error("cannot {op} while client writes are held")]
+    Held {
+        /// The operation.
+        op: &'static str,
+    },
+    /// No answer in time: whether it was done is unknown.
+    #[error("cannot {op}: no answer within {ms} ms")]
+    Timeout {
+        /// The operation.
+        op: &'static str,
+        /// The limit.
+        ms: u64,
+    },
+    /// The connection failed: whether it was done is unknown.
+    #[error("cannot {op}: the connection to the server failed")]
+    Connection {
+        /// The operation.
+        op: &'static str,
+        /// How.
+        source: redis::RedisError,
+    },
+}
+
+impl EngineError {
+    /// For `map_err` on file operations.
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { doing, path, source }
+    }
+}

@@ -1,0 +1,88 @@
+//! What an instance says of itself to people and load balancers.
+
+use crate::api::InstanceStatus;
+use crate::instance::role;
+use crate::step::Step;
+use election::{Durability, Engine, EngineRole, Millis, Phase, Record, Role, Status, certificate};
+
+/// The instance's part of `/status`.
+pub(crate) fn instance(step: &Step, now: Millis, engine: &'static str) -> InstanceStatus {
+    let record = step.view().record.clone();
+    let me = step.me();
+    let status = step.engine().status();
+    InstanceStatus {
+        group: me.group.clone(),
+        role: role(step),
+        epoch: record.as_ref().map_or(0, |r| r.epoch),
+        phase: record.as_ref().map(|r| r.phase),
+        engine: engine.to_owned(),
+        version: status.map(|st| st.version.clone()).unwrap_or_default(),
+        address: me.database.host.clone(),
+        port: me.database.port,
+        zone: me.zone.clone(),
+        priority: me.priority,
+        position: status.map(|st| st.position),
+        lag_bytes: lag(step, now),
+        healthy: is_healthy(step),
+        reason: step.reason().to_string(),
+        reason_code: step.reason().code(),
+        standing: step.reason().standing(),
+        consul_reachable: step.view().reachable,
+        policy: step.policy().clone(),
+        max_lag: step.policy().max_lag,
+        database: step.engine().clone(),
+        remembered: step.memory().record.as_deref().cloned(),
+        caveats: caveats(step),
+        record,
+    }
+}
+
+/// Bytes between the master's last beat and this copy, when both belong to one history.
+fn lag(step: &Step, now: Millis) -> Option<u64> {
+    let mine = step.engine().status()?;
+    let record = step.view().record.as_ref()?;
+    let master = record.master.as_ref()?;
+    if master.id == step.me().id {
+        return Some(0);
+    }
+    let peer = step.peer(&master.id).filter(|p| now.since(p.heard) < step.policy().detect_after.max(1_000))?;
+    let theirs = peer.status().filter(|st| st.lineage == mine.lineage)?;
+    Some(theirs.position.0.saturating_sub(mine.position.0))
+}
+
+/// The database answers and is what the record says.
+fn is_healthy(step: &Step) -> bool {
+    let (Some(record), Engine::Up(status)) = (&step.view().record, step.engine()) else { return false };
+    match role(step) {
+        Some(Role::Master) => is_open_master(record, status),
+        Some(Role::Replica) => {
+            record.replica.as_ref().is_some_and(|r| certificate::check(record, r, status).is_ok()) && follows(status)
+        }
+        Some(Role::Spare) => follows(status),
+        None => false,
+    }
+}
+
+/// Whether clients may be sent there to write.
+fn is_open_master(record: &Record, status: &Status) -> bool {
+    let same_run = record.master.as_ref().is_some_and(|m| m.incarnation == status.incarnation);
+    same_run && status.is_master() && status.open && matches!(record.phase, Phase::Active | Phase::Switching)
+}
+
+fn follows(status: &Status) -> bool {
+    status.is_whole() && matches!(status.role, EngineRole::Follows { link_up: true, .. })
+}
+
+/// What a user should know that is not a fault.
+fn caveats(step: &Step) -> Vec<String> {
+    if role(step) != Some(Role::Master) {
+        return Vec::new();
+    }
+    let what = match step.policy().durability {
+        Durability::Sync => {
+            "clients in tcp mode: writes acknowledged in the last milliseconds before the master dies may be lost"
+        }
+        Durability::Async => "async group: writes that the hot replica has not received are lost with the master",
+    };
+    vec![what.to_owned()]
+}

@@ -1,0 +1,584 @@
+//! One group's agent without its input and output: what arrives goes in as [`Event`]s, what to do comes out as one
+//! [`Effect`] at a time, and the clock is an argument. The driver carries effects out on the real Consul, database and
+//! disk; the simulation on models of them. Both run exactly this.
+//!
+//! The contract of a caller: hand in everything that arrives with [`Step::handle`]; call [`Step::poll`] after it, and
+//! no later than the instant it named; carry its effect out and hand the result in with [`Step::done`], whatever it is;
+//! send [`Step::beat`] to every peer every [`BEAT_EVERY_MS`], and at once when [`Step::news`] has changed.
+
+mod observed;
+
+pub use observed::{Event, Sighting};
+
+use election::{
+    Action, Beat, Certifying, Command, CommandOp, Decision, Duty, Engine, EngineOp, Fresh, Me, Memory, Millis, NodeId,
+    Nonce, Outcome, Phase, Policy, Proposal, Purpose, Reason, Secret, Snapshot, Stamp, Taking, View, Writing, decide,
+    invariants,
+};
+use observed::Observed;
+
+/// How often agents tell each other that they live: four beats fit into the default `detect_after`, so that one that
+/// is lost on the way raises no suspicion.
+pub const BEAT_EVERY_MS: u64 = 250;
+
+/// How long a draining master may take to hand over: a certification takes longest, of a copy that has to be made.
+pub const DRAIN_LIMIT_MS: u64 = 30_000;
+
+/// After a call to Consul that failed, the next waits this long.
+const CONSUL_BACKOFF_MS: u64 = 100;
+
+/// After the node's own disk failed, the next try waits this long.
+const MEMORY_BACKOFF_MS: u64 = 1_000;
+
+/// After an operation of the database that failed, the next waits this long.
+const ENGINE_BACKOFF_MS: u64 = 50;
+
+/// The pause before a database that does not stay up is started again, doubled each time up to the second figure.
+const START_BACKOFF_MS: (u64, u64) = (250, 5_000);
+
+/// A database that has run this long has started well.
+const STAYED_UP_MS: u64 = 10_000;
+
+/// One thing to carry out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Effect {
+    /// The record it was decided for: the receiver refuses an older one than it has seen.
+    pub stamp: Stamp,
+    /// What.
+    pub what: What,
+}
+
+/// What an [`Effect`] does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    /// Read the group from Consul, consistently.
+    Read,
+    /// Put this on disk, so that it is there after a power cut.
+    Remember(Memory),
+    /// Submit one transaction.
+    Submit(Box<Proposal>),
+    /// Answer an operator's request.
+    Answer {
+        /// What became of it.
+        outcome: Outcome,
+        /// Its ModifyIndex.
+        command_index: u64,
+    },
+    /// Do this to the database, then ask it how it is.
+    Engine(EngineOp),
+}
+
+/// What became of an [`Effect`].
+#[derive(Debug, Clone)]
+pub enum Done {
+    /// Of [`What::Read`]; `None`: Consul did not answer.
+    Read(Option<Box<View>>),
+    /// Of [`What::Remember`].
+    Remembered(Result<Memory, String>),
+    /// Of [`What::Submit`].
+    Submitted(Box<Proposal>, Written),
+    /// Of [`What::Answer`].
+    Answered(Written),
+    /// Of [`What::Engine`], with what the database said afterwards.
+    Engine(EngineOp, Result<(), String>, Engine),
+}
+
+/// What became of a write to Consul. Unknown is a value of its own: the write may still be applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// It was applied; the record has this ModifyIndex now.
+    Applied {
+        /// The index.
+        index: u64,
+    },
+    /// It was refused: something was not as it was read.
+    Refused,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// What [`Step::poll`] wants.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Poll {
+    /// To be carried out now.
+    pub effect: Option<Effect>,
+    /// When to poll again at the latest.
+    pub revisit: Millis,
+    /// The database should be asked how it is more often than usual.
+    pub watchful: bool,
+}
+
+/// What the peers were last told, as far as they are told at once when it changes.
+struct Told {
+    record: Option<Stamp>,
+    engine: Engine,
+    certifying: Option<Certifying>,
+}
+
+/// Whether the peers may learn of the difference with the next beat.
+fn is_no_news(before: &Engine, now: &Engine) -> bool {
+    let (Engine::Up(old), Engine::Up(new)) = (before, now) else { return before == now };
+    let marked = |status: &election::Status| status.marker.as_ref().map(|m| (m.nonce.clone(), m.epoch));
+    old.incarnation == new.incarnation
+        && old.role == new.role
+        && marked(old) == marked(new)
+        && old.persisted == new.persisted
+        && old.loading == new.loading
+        && old.channel == new.channel
+        && old.quiesced == new.quiesced
+}
+
+/// The agent of one group on one node.
+pub struct Step {
+    me: Me,
+    file_policy: Policy,
+    observed: Observed,
+    memory: Memory,
+    writing: Writing,
+    settled: bool,
+    certifying: Option<Certifying>,
+    taking: Option<Taking>,
+    marked: Option<Millis>,
+    channel: Option<Secret>,
+    must_read: bool,
+    in_flight: bool,
+    not_before: Millis,
+    duty: Option<Duty>,
+    /// What is being answered with yes.
+    taking_on: Option<CommandOp>,
+    start_after: Millis,
+    start_backoff: u64,
+    started: Option<Millis>,
+    reason: Reason,
+    told: Option<Told>,
+    news: u64,
+    violation: Option<invariants::Violation>,
+    random: Box<dyn FnMut() -> String + Send>,
+}
+
+impl Step {
+    /// A freshly started agent: `memory` is what its disk holds, `policy` what its file says for a new group, `random`
+    /// gives a text that nobody can guess, another each time.
+    pub fn new(
+        me: Me,
+        policy: Policy,
+        memory: Memory,
+        now: Millis,
+        random: impl FnMut() -> String + Send + 'static,
+    ) -> Self {
+        Self {
+            me,
+            file_policy: policy,
+            observed: Observed::new(now),
+            memory,
+            writing: Writing::Settled,
+            settled: false,
+            certifying: None,
+            taking: None,
+            marked: None,
+            channel: None,
+            must_read: false,
+            in_flight: false,
+            not_before: Millis::default(),
+            duty: None,
+            taking_on: None,
+            start_after: Millis::default(),
+            start_backoff: START_BACKOFF_MS.0,
+            started: None,
+            reason: Reason::ConsulUnseen,
+            told: None,
+            news: 0,
+            violation: None,
+            random: Box::new(random),
+        }
+    }
+
+    /// Takes in something that arrived.
+    pub fn handle(&mut self, now: Millis, event: Event) {
+        self.observed.awake(now);
+        if let Event::Engine(engine) = &event {
+            self.engine_changed(now, engine);
+        }
+        self.observed.take_in(now, &self.me, event);
+        self.forget_what_ended();
+    }
+
+    /// Decides, and says what to carry out now.
+    pub fn poll(&mut self, now: Millis, wall: u64) -> Poll {
+        self.observed.awake(now);
+        let at_latest = now.plus(BEAT_EVERY_MS);
+        if self.in_flight {
+            return Poll { effect: None, revisit: at_latest, watchful: true };
+        }
+        // A nomination is remembered, not carried out: decide again with it. More than a few in a row would be a loop.
+        for _ in 0..4 {
+            let snapshot = self.snapshot(now, wall);
+            let decision = self.checked(&snapshot, decide(&snapshot));
+            self.note(now, &decision);
+            match decision.action {
+                Action::Nominate { candidate, incarnation } => {
+                    let nonce = snapshot.fresh.nonce;
+                    self.certifying = Some(Certifying { candidate, incarnation, nonce, since: now });
+                }
+                Action::Abandon => self.certifying = None,
+                action => {
+                    self.refresh_news(&snapshot);
+                    let watchful = action != Action::Wait || decision.revisit.is_some_and(|at| at.since(now) < 50);
+                    let effect = self.effect(now, &snapshot, action);
+                    let revisit = decision.revisit.unwrap_or(at_latest).min(at_latest);
+                    let held = effect.is_none() && self.not_before > now;
+                    let revisit = if held { revisit.min(self.not_before) } else { revisit };
+                    return Poll { effect, revisit, watchful: watchful || self.is_changing() };
+                }
+            }
+        }
+        Poll { effect: None, revisit: at_latest, watchful: true }
+    }
+
+    /// Takes in what became of the effect that `poll` gave.
+    pub fn done(&mut self, now: Millis, done: Done) {
+        self.in_flight = false;
+        match done {
+            Done::Read(Some(view)) => {
+                self.must_read = false;
+                self.handle(now, Event::Read(view));
+            }
+            Done::Read(None) => self.consul_failed(now),
+            Done::Remembered(Ok(memory)) => self.memory = memory,
+            Done::Remembered(Err(why)) => {
+                self.reason = Reason::MemoryFails { why };
+                self.not_before = now.plus(MEMORY_BACKOFF_MS);
+            }
+            Done::Submitted(proposal, written) => self.submitted(now, *proposal, written),
+            Done::Answered(written) => {
+                let taking_on = self.taking_on.take();
+                if let Written::Applied { .. } = written {
+                    self.take_on(now, taking_on);
+                }
+                self.must_read = true;
+                if written == Written::Unknown {
+                    self.consul_failed(now);
+                }
+            }
+            Done::Engine(op, result, engine) => self.engine_done(now, op, result, engine),
+        }
+    }
+
+    /// Begins to drain: the node hands over what it is master of, and stops its database within [`DRAIN_LIMIT_MS`].
+    pub fn drain(&mut self, now: Millis) {
+        self.duty.get_or_insert(Duty::Drain { until: now.plus(DRAIN_LIMIT_MS) });
+    }
+
+    /// What it has taken on and not done yet.
+    pub fn duty(&self) -> Option<Duty> {
+        self.duty
+    }
+
+    /// A draining master has a hot replica and no request to hand over to it is there: one is to be made.
+    pub fn wants_handover(&self) -> bool {
+        let view = &self.observed.view;
+        let hands_over = |r: &election::Record| {
+            r.is_master(&self.me.id) && r.phase == Phase::Active && r.replica.is_some() && view.command.is_none()
+        };
+        matches!(self.duty, Some(Duty::Drain { .. })) && view.reachable && view.record.as_ref().is_some_and(hands_over)
+    }
+
+    /// The beat for a peer.
+    pub fn beat(&self, now: Millis, to: &NodeId) -> Beat {
+        let snapshot = self.snapshot_with(now, 0, Fresh::default());
+        let quiesced = snapshot.status().filter(|st| st.quiesced && st.is_master());
+        let reached = snapshot.record().and(snapshot.master_db.heard).map(|at| now.since(at));
+        Beat {
+            group: self.me.group.clone(),
+            from: self.me.id.clone(),
+            boot: self.me.boot.clone(),
+            database: self.me.database.clone(),
+            stamp: snapshot.record().map(election::Record::stamp).unwrap_or_default(),
+            silent_ms: self.observed.silent_ms(now),
+            reached_master_ms: reached,
+            quiesced_at: quiesced.map(|st| st.position),
+            offer: election::offer(&snapshot, to),
+            zone: self.me.zone.clone(),
+            priority: self.me.priority,
+            engine: snapshot.engine,
+        }
+    }
+
+    /// Changes whenever the peers should hear at once of what changed here.
+    pub fn news(&self) -> u64 {
+        self.news
+    }
+
+    /// What the agent is doing, or waiting for.
+    pub fn reason(&self) -> &Reason {
+        &self.reason
+    }
+
+    /// What the agent knows of Consul.
+    pub fn view(&self) -> &View {
+        &self.observed.view
+    }
+
+    /// What it knows of its database.
+    pub fn engine(&self) -> &Engine {
+        &self.observed.engine
+    }
+
+    /// This node.
+    pub fn me(&self) -> &Me {
+        &self.me
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> &Policy {
+        self.observed.view.policy.as_ref().unwrap_or(&self.file_policy)
+    }
+
+    /// What is on its disk.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// What a peer last said.
+    pub fn peer(&self, id: &NodeId) -> Option<&election::Peer> {
+        self.observed.peers.get(id)
+    }
+
+    /// The hot replica has heard nothing of the master's agent for a while: the proxies are worth asking whether they
+    /// still reach its database.
+    pub fn wants_witnesses(&self, now: Millis) -> bool {
+        let Some(record) = &self.observed.view.record else { return false };
+        let Some(master) = record.master.as_ref().filter(|_| record.is_replica(&self.me.id)) else { return false };
+        let heard = self.observed.peers.get(&master.id).map_or(self.observed.awake_since, |p| p.heard);
+        now.since(heard.max(self.observed.awake_since)) >= self.policy().detect_after / 2
+    }
+
+    /// The last decision that was not carried out because it would have broken an invariant, once.
+    pub fn take_violation(&mut self) -> Option<invariants::Violation> {
+        self.violation.take()
+    }
+
+    /// The operator's request that waits, if any.
+    pub fn command(&self) -> Option<&Command> {
+        self.observed.view.command.as_ref().map(|(command, _)| command)
+    }
+
+    fn snapshot(&mut self, now: Millis, wall: u64) -> Snapshot {
+        let fresh = Fresh { nonce: Nonce((self.random)()), secret: Secret::new((self.random)()) };
+        self.snapshot_with(now, wall, fresh)
+    }
+
+    fn snapshot_with(&self, now: Millis, wall: u64, fresh: Fresh) -> Snapshot {
+        let o = &self.observed;
+        Snapshot {
+            now,
+            wall,
+            me: self.me.clone(),
+            view: o.view.clone(),
+            policy: self.policy().clone(),
+            engine: o.engine.clone(),
+            peers: o.peers.clone(),
+            master_db: o.master_db,
+            witnesses: o.witnesses.clone(),
+            link_heard: o.link_heard,
+            sealed_since: o.sealed_since,
+            replica_acked: o.replica_acked,
+            epoch_since: o.epoch_since,
+            phase_since: o.phase_since,
+            awake_since: o.awake_since,
+            memory: self.memory.clone(),
+            writing: self.writing,
+            settled: self.settled,
+            certifying: self.certifying.clone(),
+            taking: self.taking.clone(),
+            marked: self.marked,
+            channel: self.channel.clone(),
+            start_after: self.start_after,
+            duty: self.duty,
+            fresh,
+        }
+    }
+
+    /// The last gate: an action that would break an invariant is not carried out.
+    fn checked(&mut self, snapshot: &Snapshot, decision: Decision) -> Decision {
+        match invariants::check(snapshot, &decision.action) {
+            Ok(()) => decision,
+            Err(violation) => {
+                tracing::error!(group = %self.me.group, reason = %decision.reason, %violation, "refusing to act");
+                self.violation = Some(violation);
+                Decision::wait(decision.reason)
+            }
+        }
+    }
+
+    /// Logs a changed reason, and keeps what the history will want to know of a takeover.
+    fn note(&mut self, now: Millis, decision: &Decision) {
+        match &decision.reason {
+            Reason::Rereading { evidence }
+            | Reason::Sealing { evidence }
+            | Reason::GuardClosing { evidence }
+            | Reason::TakingOver { evidence } => {
+                let line = evidence.to_string();
+                let taking = self.taking.get_or_insert_with(|| Taking { since: now, evidence: Vec::new() });
+                if !taking.evidence.contains(&line) {
+                    taking.evidence.push(line);
+                }
+            }
+            // Between the transaction and the next view, and while Consul is slow, the takeover goes on.
+            Reason::Promoting { .. } | Reason::Activating { .. } | Reason::Remembering { .. } | Reason::Settling => {}
+            Reason::ConsulAway | Reason::NoSession => {}
+            _ => self.taking = None,
+        }
+        if let (Reason::MemoryFails { .. }, Action::Remember(_)) = (&self.reason, &decision.action) {
+            return; // Still so, as far as anybody knows.
+        }
+        if self.reason.code() != decision.reason.code() {
+            self.log(decision);
+        }
+        self.reason = decision.reason.clone();
+    }
+
+    /// A line for each change; what happens on the way of every change is no change.
+    fn log(&self, decision: &Decision) {
+        let epoch = self.observed.view.record.as_ref().map_or(0, |r| r.epoch);
+        let (group, node, action) = (&self.me.group, &self.me.id, decision.action.name());
+        if matches!(decision.reason, Reason::Remembering { .. } | Reason::Aligning) {
+            tracing::debug!(%group, %node, epoch, action, "{}", decision.reason);
+        } else {
+            tracing::info!(%group, %node, epoch, action, "{}", decision.reason);
+        }
+    }
+
+    /// Roles or a certification are on their way, and somebody waits for what the database says next.
+    fn is_changing(&self) -> bool {
+        let Some(record) = &self.observed.view.record else { return false };
+        let called = |peer: &election::Peer| {
+            peer.beat.offer.as_ref().is_some_and(|o| o.stamp == record.stamp() && o.purpose != Purpose::Chain)
+        };
+        let candidate = !record.is_replica(&self.me.id) && self.observed.peers.values().any(called);
+        self.certifying.is_some() || candidate || record.phase != Phase::Active
+    }
+
+    fn effect(&mut self, now: Millis, snapshot: &Snapshot, action: Action) -> Option<Effect> {
+        let what = match action {
+            Action::Wait | Action::Nominate { .. } | Action::Abandon => return None,
+            // What is known of Consul is known to be old: read before writing.
+            Action::Submit(_) | Action::Answer { .. } if self.must_read => What::Read,
+            Action::Read => What::Read,
+            Action::Remember(memory) => What::Remember(memory),
+            Action::Submit(proposal) => What::Submit(proposal),
+            Action::Answer { outcome, command_index } => What::Answer { outcome, command_index },
+            Action::Engine(op) => What::Engine(op),
+        };
+        if now < self.not_before {
+            return None;
+        }
+        if let What::Engine(EngineOp::Start) = what {
+            self.started = Some(now);
+        }
+        if let What::Engine(EngineOp::Channel { .. }) = what {
+            // While it is under way the database may show the new name already, and the password here is the old one.
+            self.channel = None;
+        }
+        self.in_flight = true;
+        if let What::Answer { outcome, command_index } = &what {
+            let asked = snapshot.view.command.as_ref().filter(|(_, index)| index == command_index && outcome.done);
+            self.taking_on = asked.map(|(command, _)| command.op);
+        }
+        // A record that is gone or went back is not acted on, but the database is looked after: by what is remembered.
+        let stamp = snapshot.record().map_or(self.memory.stamp, |record| record.stamp().max(self.memory.stamp));
+        Some(Effect { stamp, what })
+    }
+
+    fn submitted(&mut self, now: Millis, proposal: Proposal, written: Written) {
+        match written {
+            Written::Applied { index } => {
+                self.writing = Writing::Settled;
+                self.settled = true;
+                let view = self.observed.after(&proposal, index);
+                self.handle(now, Event::Written(Box::new(view)));
+            }
+            Written::Refused => self.must_read = true,
+            Written::Unknown => {
+                self.writing = Writing::Unknown { index: proposal.index };
+                self.must_read = true;
+                self.consul_failed(now);
+            }
+        }
+    }
+
+    /// The request was answered and is this node's now. The watch may have shown its end before the answer's.
+    fn take_on(&mut self, now: Millis, op: Option<CommandOp>) {
+        match op {
+            Some(CommandOp::Drain) => self.drain(now),
+            Some(CommandOp::Reinit) => self.duty = Some(Duty::Reinit),
+            Some(CommandOp::Switchover | CommandOp::Failover) | None => {}
+        }
+    }
+
+    fn consul_failed(&mut self, now: Millis) {
+        self.observed.view.reachable = false;
+        self.not_before = now.plus(CONSUL_BACKOFF_MS);
+    }
+
+    fn engine_done(&mut self, now: Millis, op: EngineOp, result: Result<(), String>, engine: Engine) {
+        match result {
+            Err(why) => {
+                tracing::warn!(group = %self.me.group, node = %self.me.id, op = op.name(), "the database refused: {why}");
+                self.not_before = now.plus(ENGINE_BACKOFF_MS);
+                if matches!(op, EngineOp::Channel { .. }) {
+                    self.channel = None; // Nobody knows which password is in force: none is given out until one is set.
+                }
+            }
+            Ok(()) => match op {
+                EngineOp::Mark(_) => self.marked = Some(now),
+                EngineOp::Channel { secret, .. } => self.channel = Some(secret),
+                EngineOp::Reset => self.duty = None,
+                _ => {}
+            },
+        }
+        self.handle(now, Event::Engine(engine));
+    }
+
+    /// A database that ends soon after its start is started again after a pause that grows.
+    fn engine_changed(&mut self, now: Millis, engine: &Engine) {
+        let was_down = matches!(self.observed.engine, Engine::Down { .. });
+        if let (Engine::Down { .. }, Some(started)) = (engine, self.started) {
+            if now.since(started) < STAYED_UP_MS {
+                self.start_after = now.plus(self.start_backoff);
+                self.start_backoff = (self.start_backoff * 2).min(START_BACKOFF_MS.1);
+            } else if !was_down {
+                self.start_backoff = START_BACKOFF_MS.0;
+            }
+            self.started = None;
+        }
+    }
+
+    /// What an agent remembers of a role it no longer has.
+    fn forget_what_ended(&mut self) {
+        if let Writing::Unknown { index } = self.writing
+            && self.observed.view.index > index
+        {
+            self.writing = Writing::Settled;
+        }
+        let mastering = self.observed.view.record.as_ref().is_some_and(|r| r.is_master(&self.me.id));
+        if !mastering {
+            self.certifying = None;
+        }
+        if self.observed.engine.status().is_some_and(|st| st.channel.is_none()) {
+            self.channel = None;
+        }
+    }
+
+    /// Compares what the peers were last told with what they would be told now, apart from what changes all the time.
+    fn refresh_news(&mut self, s: &Snapshot) {
+        let record = s.record().map(election::Record::stamp);
+        let same = self.told.as_ref().is_some_and(|told| {
+            told.record == record && told.certifying == s.certifying && is_no_news(&told.engine, &s.engine)
+        });
+        if !same {
+            self.told = Some(Told { record, engine: s.engine.clone(), certifying: s.certifying.clone() });
+            self.news += 1;
+        }
+    }
+}

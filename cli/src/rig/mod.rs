@@ -1,0 +1,30 @@
+//! A whole group on this machine, for the demo, the tests that start real processes, and the benchmarks.
+//!
+//! [`Rig::builder`] starts one Consul, agents with their Redis and proxies, each a process of its own, in a temporary
+//! folder on free ports. The rig injects faults ([`Rig::kill_redis`], [`Rig::stop_node`], …), waits for states
+//! ([`Rig::wait_until`]) and measures what a client notices ([`Writer`]). Dropping it ends every process that it, or
+//! an agent of it, has started.
+//!
+//! A rig is to be started, and its processes restarted, on a thread that outlives it: where `setpriv` is there, the
+//! kernel kills agents, proxies and Consul when the thread that started them ends.
+
+mod builder;
+mod consul;
+mod error;
+mod files;
+mod ports;
+mod proc;
+mod process;
+mod resp;
+mod running;
+mod waits;
+mod writer;
+
+pub use builder::Builder;
+pub use error::RigError;
+pub use files::{program, understudy_binary};
+pub use ports::free_port;
+pub use proc::sweep;
+pub use process::Process;
+pub use running::Rig;
+pub use writer::{Ack, Route, Writer, fixed};

@@ -1,0 +1,102 @@
+//! Which processes belong to a rig's folder, told from `/proc`.
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A killed process is gone within milliseconds, unless it waits for a disk.
+const GONE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Often enough that nobody waits for it.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Sends a signal to a process; a process that is gone is none to complain about.
+pub(super) fn signal(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// Whether the process works inside `folder`. Everything that a rig starts does, and nothing else: the folder's name
+/// was drawn for it.
+pub(super) fn works_in(pid: u32, folder: &Path) -> bool {
+    fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(folder)) && !is_zombie(pid)
+}
+
+/// Kills every process that works inside `folder` or has it on its command line, until none is left. Only for a
+/// folder that was drawn for the caller's own processes, such as a `tempfile::TempDir`.
+pub fn sweep(folder: &Path) {
+    let deadline = Instant::now() + GONE_WITHIN;
+    // A folder that was named through a link would match nobody.
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    loop {
+        let found: Vec<u32> = ours(&folder).collect();
+        if found.is_empty() || Instant::now() > deadline {
+            return;
+        }
+        for pid in found {
+            signal(pid, Signal::KILL);
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
+}
+
+fn ours(folder: &Path) -> impl Iterator<Item = u32> {
+    let me = std::process::id();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(move |pid| *pid != me && (works_in(*pid, folder) || names(*pid, folder)))
+}
+
+/// Whether the folder is on the process's command line, as a path of its own or the beginning of one.
+fn names(pid: u32, folder: &Path) -> bool {
+    let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else {
+        return false;
+    };
+    let folder = folder.as_os_str().as_bytes();
+    line.split(|b| *b == 0 || *b == b'=').any(|word| match word.strip_prefix(folder) {
+        Some(rest) => rest.is_empty() || rest[0] == b'/',
+        None => false,
+    })
+}
+
+/// Whether a process has ended: it is gone, or only waits to be collected by whoever started it.
+pub(super) fn is_zombie(pid: u32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return true;
+    };
+    // The name in brackets may itself hold brackets and spaces.
+    stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn a_sweep_ends_what_works_in_the_folder_and_nothing_else() {
+        let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let start = |dir: &Path| Command::new("sleep").arg("600").current_dir(dir).spawn().unwrap();
+        let (mut victim, mut other) = (start(inside.path()), start(outside.path()));
+        sweep(inside.path());
+        assert!(!victim.wait().unwrap().success());
+        assert!(works_in(other.id(), &outside.path().canonicalize().unwrap()));
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+
+    #[test]
+    fn a_sweep_finds_a_process_that_only_names_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("f");
+        fs::write(&file, "").unwrap();
+        let mut child = Command::new("tail").arg("-f").arg(&file).current_dir("/").spawn().unwrap();
+        sweep(folder.path());
+        assert!(!child.wait().unwrap().success());
+    }
+}

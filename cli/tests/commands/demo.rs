@@ -1,0 +1,48 @@
+//! The demo: its last line, and that it leaves nothing behind however it ends.
+
+use crate::common::{command, said};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+
+/// Everything the demo starts works in a folder below `TMPDIR`, which is drawn for the test.
+fn left_in(folder: &Path) -> Vec<String> {
+    let folder = folder.canonicalize().unwrap();
+    let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let working = processes.filter(|path| fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd.starts_with(&folder)));
+    working.map(|path| fs::read_to_string(path.join("comm")).unwrap_or_default()).collect()
+}
+
+#[test]
+fn the_demo_loses_nothing_and_its_last_line_is_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = command(&["demo"]).env("TMPDIR", folder.path()).output().unwrap();
+    let said = said(&output);
+    let figures: Value = serde_json::from_str(said.done().lines().last().unwrap()).unwrap();
+    let acts = figures["demo"].as_array().unwrap();
+    let faults: Vec<&Value> = acts.iter().map(|act| &act["fault"]).collect();
+    assert_eq!(faults, ["kill", "node", "switchover"]);
+    for act in acts {
+        assert_eq!(act["lost"], 0, "{act}");
+        assert!(act["acked"].as_u64().unwrap() >= 400 && act["outage_ms"].as_f64().unwrap() > 0.0, "{act}");
+    }
+    assert!(!said.out.contains('\x1b'), "colours without a terminal");
+    assert_eq!(left_in(folder.path()), Vec::<String>::new());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn ctrl_c_ends_everything_that_was_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut demo = command(&["demo"]).env("TMPDIR", folder.path()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().starts_with("Act 1")));
+    assert!(!left_in(folder.path()).is_empty());
+    kill_process(Pid::from_child(&demo), Signal::INT).unwrap();
+    assert_eq!(demo.wait().unwrap().code(), Some(1));
+    assert_eq!(left_in(folder.path()), Vec::<String>::new());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}

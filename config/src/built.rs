@@ -1,0 +1,76 @@
+//! What a file may say, and this version cannot do yet: the one place that knows.
+//!
+//! `understudy check` accepts all of it. An agent or proxy refuses to start on it. When something gets built, its
+//! line here is deleted.
+
+use election::{Policy, Reads};
+
+use crate::agent::{AgentConfig, Engine};
+use crate::fault::{Fault, Faults, Loaded};
+use crate::proxy::{Protocol, ProxyConfig};
+
+impl Loaded<AgentConfig> {
+    /// What this version cannot do of what the file asks for.
+    pub fn not_built_yet(&self) -> Faults {
+        let mut missing = Missing::of(self);
+        for (index, instance) in self.instances.iter().enumerate() {
+            let key = |name: &str| format!("instance[{index}].{name}");
+            missing.when(instance.engine != Engine::Redis, key("engine"), "write \"redis\"");
+        }
+        for (group, policy) in &self.groups {
+            missing.policy(policy, |name| format!("group.{group}.{name}"));
+        }
+        Faults::new(missing.faults)
+    }
+}
+
+impl Loaded<Policy> {
+    /// What this version cannot do of what the policy asks for.
+    pub fn not_built_yet(&self) -> Faults {
+        let mut missing = Missing::of(self);
+        missing.policy(self, str::to_owned);
+        Faults::new(missing.faults)
+    }
+}
+
+impl Loaded<ProxyConfig> {
+    /// What this version cannot do of what the file asks for.
+    pub fn not_built_yet(&self) -> Faults {
+        let mut missing = Missing::of(self);
+        for (index, listener) in self.listeners.iter().enumerate() {
+            let key = |name: &str| format!("listener[{index}].{name}");
+            missing.when(listener.protocol != Protocol::Tcp, key("protocol"), "write \"tcp\"");
+            missing.when(listener.groups.len() > 1, key("groups"), "name one group");
+        }
+        missing.when(self.sentinel.is_some(), "sentinel".to_owned(), "leave the table out");
+        Faults::new(missing.faults)
+    }
+}
+
+struct Missing<'l, T> {
+    loaded: &'l Loaded<T>,
+    faults: Vec<Fault>,
+}
+
+impl<'l, T> Missing<'l, T> {
+    fn of(loaded: &'l Loaded<T>) -> Self {
+        Self { loaded, faults: Vec::new() }
+    }
+
+    fn policy(&mut self, policy: &Policy, key: impl Fn(&str) -> String) {
+        self.when(policy.fsync, key("fsync"), "write false");
+        self.when(policy.reads == Reads::Durable, key("reads"), "write \"local\"");
+    }
+
+    fn when(&mut self, asked: bool, key: String, instead: &str) {
+        if asked {
+            let message = format!("this version of understudy cannot do that yet; {instead}");
+            self.faults.push(Fault {
+                file: self.loaded.file.clone(),
+                place: self.loaded.places.get(&key).copied(),
+                key,
+                message,
+            });
+        }
+    }
+}

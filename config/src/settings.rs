@@ -1,0 +1,238 @@
+//! The engine's settings: which ones the user may give, and why not the others.
+
+use crate::reader::{Found, Reader, quoted};
+
+/// Settings of Redis that are not the user's, and the reason. A `*` at the end stands for any rest.
+pub const REDIS_MANAGED: &[(&str, &str)] = &[
+    ("acl*", "the agent keeps the accounts"),
+    ("aof-use-rdb-preamble", "the agent chooses the format that a restart is proven with"),
+    ("append*", "the agent keeps the append-only file on and knows it by its name"),
+    ("bind*", "the instance listens where `node.address` says"),
+    ("cluster-*", "a group replaces Redis Cluster"),
+    ("daemonize", "the agent supervises the process"),
+    ("dbfilename", "the agent knows the files of the data folder by their names"),
+    ("dir", "this is the instance's `data_dir`"),
+    ("include", "what another file says could not be checked"),
+    ("logfile", "the agent keeps the server's output"),
+    ("master*", "the agent decides who follows whom, and with which password"),
+    ("min-replicas-*", "the agent guards the master with it"),
+    ("min-slaves-*", "the agent guards the master with it"),
+    ("pidfile", "the agent supervises the process"),
+    ("port", "this is the instance's `port`"),
+    ("propagation-error-behavior", "the copies would part silently"),
+    ("protected-mode", "peers and proxies connect from other machines; `password_file` protects"),
+    ("rename-command", "the agent needs the commands by their names"),
+    ("repl-disable-tcp-nodelay", "acknowledgements must not wait"),
+    ("repl-backlog-ttl", "a copy that was away must be able to go on where it was"),
+    ("repl-diskless-*", "the agent chooses how copies are cloned"),
+    ("repl-ping-*", "the agent tells a silent link by it"),
+    ("repl-timeout", "the agent tells a silent link by itself"),
+    ("replica-announce*", "others reach the instance at `node.address`"),
+    ("replica-ignore-disk-write-errors", "the copies would part silently"),
+    ("replica-ignore-maxmemory", "the copies would part silently"),
+    ("replica-priority", "this is the instance's `priority`"),
+    ("replica-read-only", "a copy takes writes from its master alone"),
+    ("replica-serve-stale-data", "the agent decides what a cut-off copy serves"),
+    ("replicaof", "the agent decides who follows whom"),
+    ("requirepass", "this is the instance's `password_file`"),
+    ("save", "the append-only file is what an instance comes back with; snapshots beside it would only cost"),
+    ("slave*", "the agent decides who follows whom"),
+    ("supervised", "the agent supervises the process"),
+    ("tls-*", "agents and proxies do not speak TLS to instances"),
+    ("unixsocket*", "everything comes through `port`"),
+    ("user", "the agent keeps the accounts"),
+];
+
+/// How many databases a user may have. The agent adds one for its marker, and each costs memory when it is empty.
+const DATABASES: std::ops::RangeInclusive<u32> = 1..=1000;
+
+/// A smaller backlog, in bytes, would make every short interruption a full copy.
+const LEAST_BACKLOG: u64 = 1 << 20;
+
+/// Refuses a setting that is not the user's, or a value that an engine's file cannot hold.
+pub(crate) fn check(reader: &Reader<'_>, setting: &Found<(String, String)>, redis: bool) {
+    let (name, value) = &setting.value;
+    let verdict = well_formed(name, value).and_then(|()| if redis { check_redis(name, value) } else { Ok(()) });
+    if let Err(message) = verdict {
+        reader.fault(&setting.key, setting.place, message);
+    }
+}
+
+fn well_formed(name: &str, value: &str) -> Result<(), String> {
+    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+        return Err("is not a setting's name; write letters, digits, -, _ and .".to_owned());
+    }
+    // A line's end would begin another setting, which nobody has checked.
+    if value.chars().any(char::is_control) {
+        return Err("holds a line's end or another control character; write it in one line".to_owned());
+    }
+    Ok(())
+}
+
+fn check_redis(name: &str, value: &str) -> Result<(), String> {
+    // Redis takes names in any case.
+    let name = name.to_ascii_lowercase();
+    match name.as_str() {
+        "appendfsync" => check_appendfsync(value),
+        "no-appendfsync-on-rewrite" if value.eq_ignore_ascii_case("yes") => {
+            Err("lets acknowledged writes miss the disk while the file is rewritten; leave it out".to_owned())
+        }
+        "client-output-buffer-limit" if value.to_ascii_lowercase().contains("replica") => {
+            Err("limits what a copy may lag, and cuts it off in the middle; leave `replica` out".to_owned())
+        }
+        "databases" => check_databases(value),
+        "repl-backlog-size" => check_backlog(value),
+        _ => match REDIS_MANAGED.iter().find(|(pattern, _)| matches(pattern, &name)) {
+            Some((_, reason)) => Err(format!("is not yours to set: {reason}; leave it out")),
+            None => Ok(()),
+        },
+    }
+}
+
+fn check_appendfsync(value: &str) -> Result<(), String> {
+    match value.to_ascii_lowercase().as_str() {
+        "everysec" | "always" => Ok(()),
+        "no" => {
+            Err("\"no\" leaves the disk to chance, so a restart could not be proven complete; write \"everysec\" or \
+                     \"always\""
+                .to_owned())
+        }
+        _ => Err(format!("{} is no such policy; write \"everysec\" or \"always\"", quoted(value))),
+    }
+}
+
+fn check_databases(value: &str) -> Result<(), String> {
+    match value.parse::<u32>() {
+        Ok(number) if DATABASES.contains(&number) => Ok(()),
+        _ => Err(format!(
+            "{} is no number of databases; write a whole number from {} to {}",
+            quoted(value),
+            DATABASES.start(),
+            DATABASES.end()
+        )),
+    }
+}
+
+/// Reads a size as Redis does: `1k` is 1000, `1kb` is 1024.
+fn check_backlog(value: &str) -> Result<(), String> {
+    let text = value.to_ascii_lowercase();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: Option<u64> = match &text[digits.len()..] {
+        "" | "b" => Some(1),
+        "k" => Some(1000),
+        "kb" => Some(1 << 10),
+        "m" => Some(1_000_000),
+        "mb" => Some(1 << 20),
+        "g" => Some(1_000_000_000),
+        "gb" => Some(1 << 30),
+        _ => None,
+    };
+    match unit.and_then(|unit| digits.parse::<u64>().ok()?.checked_mul(unit)) {
+        Some(size) if size >= LEAST_BACKLOG => Ok(()),
+        Some(_) => Err(format!(
+            "{} is too small: every short interruption would be a full copy; write 1mb or more",
+            quoted(value)
+        )),
+        None => Err(format!("{} is no size; write a whole number with kb, mb or gb", quoted(value))),
+    }
+}
+
+fn matches(pattern: &str, name: &str) -> bool {
+    pattern.strip_suffix('*').map_or(pattern == name, |start| name.starts_with(start))
+}
+
+/// What stands at both ends of a hash tag.
+pub(crate) fn parse_hash_tag(text: &str) -> Result<(char, char), String> {
+    let mut chars = text.chars();
+    match (chars.next(), chars.next(), chars.next()) {
+        (Some(open), Some(close), None) if open.is_ascii_graphic() && close.is_ascii_graphic() => Ok((open, close)),
+        _ => Err(format!("{} is no hash tag; write the two characters around it, such as \"{{}}\"", quoted(text))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_agent_manages_is_refused_with_the_reason() {
+        for name in [
+            "replicaof",
+            "slaveof",
+            "save",
+            "repl-backlog-ttl",
+            "port",
+            "bind",
+            "dir",
+            "requirepass",
+            "masterauth",
+            "masteruser",
+            "user",
+            "aclfile",
+            "appendonly",
+            "appendfilename",
+            "appenddirname",
+            "min-replicas-to-write",
+            "min-slaves-max-lag",
+            "replica-read-only",
+            "slave-read-only",
+            "replica-serve-stale-data",
+            "rename-command",
+            "include",
+            "unixsocket",
+            "unixsocketperm",
+            "daemonize",
+            "supervised",
+            "pidfile",
+            "logfile",
+            "cluster-enabled",
+            "replica-announce-ip",
+            "repl-ping-replica-period",
+            "propagation-error-behavior",
+            "REPLICAOF",
+            "tls-port",
+        ] {
+            assert!(check_redis(name, "x").unwrap_err().contains("not yours to set: "), "{name}");
+        }
+        for name in ["maxmemory", "maxmemory-policy", "maxclients", "hz", "userx"] {
+            assert_eq!(check_redis(name, "1"), Ok(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn some_values_are_refused() {
+        for (name, value, good) in [
+            ("appendfsync", "everysec", true),
+            ("appendfsync", "always", true),
+            ("appendfsync", "no", false),
+            ("appendfsync", "sometimes", false),
+            ("repl-backlog-size", "1mb", true),
+            ("repl-backlog-size", "64MB", true),
+            ("repl-backlog-size", "1m", false),
+            ("repl-backlog-size", "512kb", false),
+            ("repl-backlog-size", "lots", false),
+            ("repl-backlog-size", "99999999999gb", false),
+            ("client-output-buffer-limit", "normal 0 0 0", true),
+            ("client-output-buffer-limit", "replica 1mb 1mb 1", false),
+            ("no-appendfsync-on-rewrite", "yes", false),
+            ("no-appendfsync-on-rewrite", "no", true),
+            ("databases", "1", true),
+            ("databases", "1000", true),
+            ("databases", "0", false),
+            ("databases", "1001", false),
+            ("databases", "many", false),
+        ] {
+            assert_eq!(check_redis(name, value).is_ok(), good, "{name} {value}");
+        }
+        assert!(well_formed("save", "1 2\nreplicaof x 1").is_err());
+        assert!(well_formed("a b", "1").is_err());
+    }
+
+    #[test]
+    fn a_hash_tag_is_two_characters() {
+        assert_eq!(parse_hash_tag("{}"), Ok(('{', '}')));
+        for text in ["", "{", "{x}", "{\u{e9}"] {
+            assert!(parse_hash_tag(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Master and hot replica both lost: who may go on, and from which disk.
+//!
+//! After a restart a copy is what its disk brought back, which its fsync policy may have shortened. Two copies together
+//! hold every acknowledged write (each write was in both memories), so the one whose marker is the newer goes on; with
+//! one of them silent nobody knows, and the group waits. A spare never goes on by itself.
+
+use super::submit;
+use crate::decision::{Decision, Reason};
+use crate::documents::{Phase, Previous, Record};
+use crate::ids::{Incarnation, NodeId, Nonce};
+use crate::proposals;
+use crate::snapshot::{Peer, Snapshot};
+use crate::status::{Engine, Marker, Status};
+use std::ops::RangeInclusive;
+
+/// The two nodes that held every write of the last active epoch, and the marker that proves it of a disk.
+struct Pair<'a> {
+    first: (&'a NodeId, &'a Incarnation),
+    second: Option<(&'a NodeId, &'a Incarnation)>,
+    epochs: RangeInclusive<u64>,
+    nonce: Option<&'a Nonce>,
+}
+
+/// The run that the record names on this node has ended, and this is another one, sealed since its boot.
+pub(super) fn decide(s: &Snapshot, record: &Record, status: &Status) -> Decision {
+    let Some(pair) = pair(record) else { return Decision::wait(Reason::Halted) };
+    if status.loading {
+        return Decision::wait(Reason::Loading);
+    }
+    let first = *pair.first.0 == s.me.id;
+    let other = if first { pair.second } else { Some(pair.first) };
+    let mine = standing(&pair, status).filter(|found| s.memory.marker.is_none_or(|known| *found >= known));
+    let Some((id, run)) = other.filter(|(id, _)| **id != s.me.id) else {
+        return alone(s, record, status, mine);
+    };
+    let theirs = match report(s, &pair, id, run) {
+        Ok(theirs) => theirs,
+        Err(reason) => return Decision::wait(reason),
+    };
+    let Some(own) = mine else { return Decision::wait(refusal(status)) };
+    let ahead = theirs.is_none_or(|theirs| if first { own >= theirs } else { own > theirs });
+    if !ahead {
+        return Decision::wait(Reason::OtherResumes { node: id.clone() });
+    }
+    let why = "master and hot replica were both restarted; the newer of the two data sets goes on";
+    let loss = "writes acknowledged in the last moments before both databases ended may be lost, as far as neither \
+                disk had them (appendfsync everysec: up to two seconds)";
+    submit(s, proposals::succeed(s, record, status, why, Some(loss.to_owned())), Reason::Resuming)
+}
+
+/// Nobody else held the writes: this master was alone, and every write was on its disk before it was answered.
+fn alone(s: &Snapshot, record: &Record, status: &Status, mine: Option<(u64, u64)>) -> Decision {
+    // In a group that was never active nothing was acknowledged, and no marker written.
+    if mine.is_none() && record.active_epoch != 0 {
+        return Decision::wait(refusal(status));
+    }
+    let why = "master process died; it resumed from its own disk, no hot replica was recorded";
+    // An `async` master acknowledges before its disk has the write, alone as well.
+    let loss = (!s.policy.is_sync() && !s.policy.fsync).then(|| {
+        "async group: writes acknowledged in the last moments before the database ended may be lost, as far as its disk \
+         did not have them (appendfsync everysec: up to two seconds)"
+            .to_owned()
+    });
+    submit(s, proposals::succeed(s, record, status, why, loss), Reason::Resuming)
+}
+
+/// What the other one's disk brought back; an error while that cannot be known, or when it need not be asked.
+fn report(s: &Snapshot, pair: &Pair, id: &NodeId, run: &Incarnation) -> Result<Option<(u64, u64)>, Reason> {
+    let wait = |why: &str| Reason::WaitingForOther { node: id.clone(), why: why.to_owned() };
+    let Some(Peer { beat, .. }) = s.live_peer(id, s.policy.detect_after) else {
+        return Err(wait("its agent is silent"));
+    };
+    match &beat.engine {
+        Engine::Up(theirs) if theirs.incarnation == *run => Err(Reason::HandingOver { replica: id.clone() }),
+        Engine::Up(theirs) if theirs.loading => Err(wait("it is loading its data")),
+        Engine::Up(theirs) => Ok(standing(pair, theirs)),
+        Engine::Silent { .. } | Engine::Unknown => Err(wait("its database gives no answer")),
+        Engine::Down { why } | Engine::Foreign { why } => Err(wait(why)),
+    }
+}
+
+/// The marker's (epoch, counter), when it is one that proves the data set to be of the last active epoch.
+fn standing(pair: &Pair, status: &Status) -> Option<(u64, u64)> {
+    let holds = |m: &&Marker| pair.epochs.contains(&m.epoch) && pair.nonce.is_none_or(|nonce| *nonce == m.nonce);
+    status.marker.as_ref().filter(holds).map(|m| (m.epoch, m.counter))
+}
+
+fn refusal(status: &Status) -> Reason {
+    let why = match &status.marker {
+        None => "its data carries no marker: it is empty, or not this group's",
+        Some(_) => "its data is older than what this node, or the record, knows of",
+    };
+    Reason::MayNotResume { why: why.to_owned() }
+}
+
+/// The epoch whose marker proves a disk of an active epoch: its own; or also the one before, when an operator restored
+/// the record: then the very same run went on, and may have ended before it raised its marker.
+fn began_in(record: &Record) -> u64 {
+    let same = |before: &Previous| {
+        before
+            .master
+            .as_ref()
+            .zip(record.master.as_ref())
+            .is_some_and(|(was, is)| was.id == is.id && was.incarnation == is.incarnation)
+    };
+    record.previous.as_ref().filter(|before| same(before)).map_or(record.epoch, |before| before.epoch)
+}
+
+fn pair(record: &Record) -> Option<Pair<'_>> {
+    let master = record.master.as_ref()?;
+    let first = (&master.id, &master.incarnation);
+    let replica = record.replica.as_ref();
+    Some(match record.phase {
+        // Nothing was acknowledged since the last active epoch: who held its writes still does, and who carries the
+        // marker of an epoch that came between was found to.
+        Phase::Promoting | Phase::Bootstrapping => Pair {
+            first,
+            second: record.previous.as_ref().and_then(|p| p.master.as_ref()).map(|m| (&m.id, &m.incarnation)),
+            epochs: record.active_epoch..=record.epoch,
+            nonce: None,
+        },
+        _ => Pair {
+            first,
+            second: replica.map(|r| (&r.id, &r.certificate.incarnation)),
+            epochs: began_in(record)..=record.epoch,
+            nonce: replica.map(|r| &r.certificate.nonce),
+        },
+    })
+}

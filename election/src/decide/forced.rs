@@ -1,0 +1,52 @@
+//! `failover --accept-data-loss`: an operator names the node that goes on although nothing proves its copy complete.
+//! The node that is named acts, since nobody else may be left.
+
+use super::{engine, submit, switchover};
+use crate::decision::{Decision, EngineOp, Reason};
+use crate::documents::{CommandOp, Phase, Record};
+use crate::proposals;
+use crate::snapshot::Snapshot;
+use crate::status::Status;
+
+pub(super) fn decide(s: &Snapshot, record: &Record, status: &Status) -> Option<Decision> {
+    let (command, index) = s.view.command.as_ref()?;
+    if command.op != CommandOp::Failover || command.target.as_ref() != Some(&s.me.id) {
+        return None;
+    }
+    let refuse = |why: String| Some(switchover::refuse(command, *index, record, why));
+    if command.expires_at <= s.wall {
+        return refuse("the request has expired".to_owned());
+    }
+    if command.expect_epoch != record.epoch {
+        return refuse(format!(
+            "it was made for epoch {}, the group is in epoch {}",
+            command.expect_epoch, record.epoch
+        ));
+    }
+    if let Some(why) = needless(s, record, status) {
+        return refuse(why);
+    }
+    if status.loading {
+        return Some(Decision::wait(Reason::Loading));
+    }
+    if status.is_master() {
+        return Some(engine(EngineOp::Fence, Reason::Forcing { step: "fencing this instance first".to_owned() }));
+    }
+    if !status.is_sealed() {
+        return Some(engine(EngineOp::Seal, Reason::Forcing { step: "sealing this copy".to_owned() }));
+    }
+    let proposal = proposals::force(s, record, status, command, *index);
+    Some(submit(s, proposal, Reason::Forcing { step: "taking over, with the loss recorded".to_owned() }))
+}
+
+/// Why no force is needed: somebody is master and lives.
+fn needless(s: &Snapshot, record: &Record, status: &Status) -> Option<String> {
+    let master = record.master.as_ref()?;
+    if master.id == s.me.id {
+        let serves = status.is_master() && status.incarnation == master.incarnation && record.phase == Phase::Active;
+        return serves.then(|| format!("node {} is master already", master.id));
+    }
+    let theirs = s.live_peer(&master.id, s.policy.detect_after)?.status()?;
+    let serves = theirs.is_master() && theirs.incarnation == master.incarnation;
+    serves.then(|| format!("node {} is master and lives: use `understudy switchover`", master.id))
+}

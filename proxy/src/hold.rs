@@ -1,0 +1,126 @@
+//! Finds a new connection its database: waits for a route, connects, and tries again until `hold` has passed.
+
+use crate::counters::{Gauge, count};
+use crate::group::Group;
+use crate::routes::Endpoint;
+use crate::target::Target;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{timeout, timeout_at};
+
+/// A machine that has gone answers nothing; one that lives answers within a round trip, at worst after one lost SYN
+/// (which the kernel repeats after 1 s).
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// An instance that refuses is being replaced or is starting: ask again soon at first, then with less noise.
+const RETRY_FIRST: Duration = Duration::from_millis(10);
+const RETRY_LONGEST: Duration = Duration::from_millis(250);
+
+/// A connection to a database, and what it was made for.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    pub(crate) stream: TcpStream,
+    pub(crate) epoch: Option<u64>,
+    pub(crate) endpoint: Arc<Endpoint>,
+    /// Whether the client had to wait for a route, or for an instance that did not answer at once.
+    pub(crate) waited: bool,
+}
+
+/// Connects to where `target` sends new connections, now or within `hold`. `None`: it ended first.
+pub(crate) async fn connect(
+    group: &Group,
+    target: &mut watch::Receiver<Target>,
+    turn: &AtomicUsize,
+    hold: Duration,
+) -> Option<Backend> {
+    let deadline = tokio::time::Instant::now() + hold;
+    let mut pause = RETRY_FIRST;
+    let mut held = None;
+    let tries = async {
+        loop {
+            let (epoch, next) = choose(&target.borrow_and_update(), turn);
+            if let Some(endpoint) = next {
+                match try_once(target, epoch, &endpoint).await {
+                    Attempt::Connected(stream) if target.borrow().sustains(epoch, &endpoint) => {
+                        return Backend { stream, epoch, endpoint, waited: held.is_some() };
+                    }
+                    Attempt::Connected(_) | Attempt::Outdated => pause = RETRY_FIRST,
+                    Attempt::Failed(error) => {
+                        count(&group.counters.refused);
+                        tracing::debug!(group = %group.name, instance = %endpoint, %error, "cannot connect");
+                        held.get_or_insert_with(|| Gauge::raise(&group.counters.held));
+                        // A new route ends the pause; the old one is tried again after it.
+                        let _ = timeout(pause, changed(target)).await;
+                        pause = (pause * 2).min(RETRY_LONGEST);
+                    }
+                }
+            } else {
+                held.get_or_insert_with(|| Gauge::raise(&group.counters.held));
+                changed(target).await;
+                pause = RETRY_FIRST;
+            }
+        }
+    };
+    timeout_at(deadline, tries).await.ok()
+}
+
+enum Attempt {
+    Connected(TcpStream),
+    /// The route has changed meanwhile.
+    Outdated,
+    Failed(io::Error),
+}
+
+/// The next in turn of those that take new connections.
+fn choose(target: &Target, turn: &AtomicUsize) -> (Option<u64>, Option<Arc<Endpoint>>) {
+    let next = match target.admit.as_slice() {
+        [] => None,
+        [only] => Some(only.clone()),
+        several => Some(several[turn.fetch_add(1, Ordering::Relaxed) % several.len()].clone()),
+    };
+    (target.epoch, next)
+}
+
+async fn try_once(target: &mut watch::Receiver<Target>, epoch: Option<u64>, endpoint: &Endpoint) -> Attempt {
+    let connecting = timeout(CONNECT_TIMEOUT, TcpStream::connect((endpoint.address.as_str(), endpoint.port)));
+    let connected = tokio::select! {
+        biased;
+        () = outdated(target, epoch, endpoint) => return Attempt::Outdated,
+        connected = connecting => connected,
+    };
+    match connected {
+        Ok(Ok(stream)) => match prepare(&stream) {
+            Ok(()) => Attempt::Connected(stream),
+            Err(error) => Attempt::Failed(error),
+        },
+        Ok(Err(error)) => Attempt::Failed(error),
+        Err(_) => Attempt::Failed(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    // Connecting to a port of this machine that nobody listens on can, by chance, meet itself: the kernel may have
+    // chosen that very port as the source.
+    if stream.local_addr()? == stream.peer_addr()? {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    stream.set_nodelay(true)
+}
+
+/// Returns when a connection that was made for `epoch` to `endpoint` may not go on.
+pub(crate) async fn outdated(target: &mut watch::Receiver<Target>, epoch: Option<u64>, endpoint: &Endpoint) {
+    while target.borrow_and_update().sustains(epoch, endpoint) {
+        changed(target).await;
+    }
+}
+
+/// Waits for another target. One whose publisher has gone never comes: the process is ending.
+async fn changed(target: &mut watch::Receiver<Target>) {
+    if target.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,51 @@
+//! The counters in Prometheus' text form.
+
+use crate::counters::Counters;
+use crate::group::Group;
+use election::GroupName;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+type Read = fn(&Counters) -> &AtomicU64;
+
+/// Name, kind, what it says, and where it is read.
+const FAMILIES: [(&str, &str, &str, Read); 6] = [
+    ("understudy_proxy_connections_total", "counter", "Clients accepted.", |c| &c.accepted),
+    ("understudy_proxy_connections_open", "gauge", "Clients connected now.", |c| &c.open),
+    ("understudy_proxy_connections_held", "gauge", "Clients that wait for somewhere to go.", |c| &c.held),
+    ("understudy_proxy_connections_cut_total", "counter", "Clients reset because their epoch had ended.", |c| &c.cut),
+    ("understudy_proxy_connections_expired_total", "counter", "Clients closed because hold had ended.", |c| &c.expired),
+    ("understudy_proxy_connect_failures_total", "counter", "Tries to reach an instance that failed.", |c| &c.refused),
+];
+
+/// All groups' counters. Group names need no escaping: they are letters, digits and dashes.
+pub(crate) fn text(groups: &BTreeMap<GroupName, Arc<Group>>) -> String {
+    let mut out = String::new();
+    for (name, kind, help, read) in FAMILIES {
+        family(&mut out, name, kind, help);
+        for group in groups.values() {
+            sample(&mut out, name, &group.name, read(&group.counters).load(Relaxed));
+        }
+    }
+    family(&mut out, "understudy_proxy_epoch", "gauge", "The epoch that clients are routed by.");
+    for group in groups.values() {
+        sample(&mut out, "understudy_proxy_epoch", &group.name, group.epoch());
+    }
+    family(&mut out, "understudy_proxy_consul_reachable", "gauge", "Whether Consul's last call was answered.");
+    for group in groups.values() {
+        let reachable = group.picture().reachable == Some(true);
+        sample(&mut out, "understudy_proxy_consul_reachable", &group.name, reachable.into());
+    }
+    out
+}
+
+fn family(out: &mut String, name: &str, kind: &str, help: &str) {
+    // Writing into a String does not fail.
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn sample(out: &mut String, name: &str, group: &GroupName, value: u64) {
+    let _ = writeln!(out, "{name}{{group=\"{group}\"}} {value}");
+}

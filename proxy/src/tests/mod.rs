@@ -1,0 +1,10 @@
+//! The proxy with real sockets on this machine; Consul is played by the test, and real in one of them.
+
+mod carrying;
+mod fencing;
+mod holding;
+mod pages;
+mod replicas;
+mod stopping;
+mod with_consul;
+mod world;

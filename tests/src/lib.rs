@@ -1,0 +1,4 @@
+//! What tests, benchmarks and the simulation share.
+
+pub mod real;
+pub mod sim;

@@ -1,0 +1,325 @@
+//! What must hold at every step, one function each. Where an agent checks itself (`election::invariants`), these look
+//! at all nodes at once, which no agent can.
+
+use super::consul::Consul;
+use super::data::Writes;
+use super::redis::{Process, Role};
+use super::world::{Node, World, index_of, name};
+use election::{Incarnation, Master, NodeId, Phase, Reason, Record, WithoutReplica};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What has been promised to clients, and by whom.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    pub(crate) writes: u32,
+    pub(crate) acked: Writes,
+    pub(crate) acknowledged: u64,
+    pub(crate) last_ack: u64,
+    pub(crate) epochs: u64,
+    pub(crate) power_cuts: u64,
+    /// Masters that were replaced with a declared loss: what they still acknowledge is part of it.
+    disowned: BTreeSet<(usize, u64)>,
+    /// Acknowledged writes that the record itself says may be lost.
+    pub(crate) declared_lost: u64,
+    /// The one instance that acknowledged in an epoch.
+    ackers: BTreeMap<u64, (usize, u64)>,
+    /// Every instance that any version of the record named master.
+    named: BTreeSet<(NodeId, Incarnation)>,
+    /// Every instance that a version of the record in phase `active` named master.
+    activated: BTreeSet<(NodeId, Incarnation)>,
+}
+
+impl Ledger {
+    /// Invariant 3: only a named instance is promoted.
+    pub(crate) fn may_be_promoted(&self, n: usize, incarnation: &Incarnation) -> Result<(), String> {
+        let named = self.named.contains(&(name(n), incarnation.clone()));
+        ensure(named, || format!("n{} ({incarnation}) is promoted though no record ever named it (invariant 3)", n + 1))
+    }
+
+    /// Invariant 5: only the instance of an active epoch is opened.
+    pub(crate) fn may_open(&self, n: usize, incarnation: &Incarnation) -> Result<(), String> {
+        let active = self.activated.contains(&(name(n), incarnation.clone()));
+        ensure(active, || format!("n{} ({incarnation}) is opened in no epoch of its own (invariant 5)", n + 1))
+    }
+
+    /// At most one instance acknowledges in an epoch.
+    pub(crate) fn one_instance_acknowledges(&mut self, n: usize, p: &Process) -> Result<(), String> {
+        let Some(epoch) = p.data.marker.as_ref().map(|m| m.epoch) else { return Ok(()) };
+        let first = *self.ackers.entry(epoch).or_insert((n, p.run));
+        ensure(first == (n, p.run), || format!("n{} and n{} both acknowledge in epoch {epoch}", first.0 + 1, n + 1))
+    }
+}
+
+pub(crate) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+/// Invariant 1: epoch and seq only grow, uid and the epoch's master stay.
+pub(crate) fn record_only_grows(before: Option<&Record>, after: &Record) -> Result<(), String> {
+    let Some(before) = before else { return Ok(()) };
+    ensure(after.seq == before.seq + 1 && after.epoch >= before.epoch, || {
+        format!("the record goes from {} to {} (invariant 1)", before.stamp(), after.stamp())
+    })?;
+    ensure(after.uid == before.uid, || "the group's uid changes (invariant 1)".to_owned())?;
+    ensure(after.epoch > before.epoch || after.master == before.master, || {
+        format!("the master changes within epoch {} (invariant 3)", after.epoch)
+    })
+}
+
+/// The living process that a record names, when it is still that one.
+fn named<'a>(nodes: &'a [Node], id: &NodeId, incarnation: &Incarnation) -> Option<&'a Process> {
+    let process = nodes.get(index_of(id)?)?.redis.as_ref()?;
+    (process.incarnation == *incarnation).then_some(process)
+}
+
+/// Invariant 2, seen from the record: whoever is named master or hot replica has every acknowledged write.
+pub(crate) fn named_copies_are_complete(
+    nodes: &[Node],
+    record: &Record,
+    acked: &Writes,
+    sync: bool,
+) -> Result<(), String> {
+    let master = record.master.as_ref().map(|m| (&m.id, &m.incarnation, "master"));
+    let replica = record.replica.as_ref().filter(|_| sync);
+    let replica = replica.map(|r| (&r.id, &r.certificate.incarnation, "hot replica"));
+    for (id, incarnation, role) in master.into_iter().chain(replica) {
+        let Some(process) = named(nodes, id, incarnation).filter(|p| !p.loading) else { continue };
+        if let Some((write, count)) = acked.missing_in(&process.data.writes) {
+            return Err(format!(
+                "record {} names {id} {role}, and its copy lacks {count} acknowledged writes, write {write} first (invariant 2)",
+                record.stamp()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Invariant 2, seen from the acknowledgement: every copy that the record names has the write.
+pub(crate) fn acknowledged_on_every_named_copy(
+    nodes: &[Node],
+    record: &Record,
+    write: u32,
+    sync: bool,
+) -> Result<(), String> {
+    let master = record.master.as_ref().map(|m| (&m.id, &m.incarnation));
+    let replica = record.replica.as_ref().filter(|_| sync).map(|r| (&r.id, &r.certificate.incarnation));
+    for (id, incarnation) in master.into_iter().chain(replica) {
+        let Some(process) = named(nodes, id, incarnation) else { continue };
+        ensure(process.data.writes.contains(write), || {
+            format!(
+                "write {write} is acknowledged, and {id}, which record {} names, has it not (invariant 2)",
+                record.stamp()
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// Invariant 6: nothing replaces a copy while the record names it.
+pub(crate) fn may_be_wiped(consul: &Consul, n: usize, incarnation: &Incarnation) -> Result<(), String> {
+    let Some(record) = consul.truth() else { return Ok(()) };
+    let master = record.master.as_ref().is_some_and(|m| m.id == name(n) && m.incarnation == *incarnation);
+    let replica = record.replica.as_ref().is_some_and(|r| r.id == name(n) && r.certificate.incarnation == *incarnation);
+    ensure(!master && !replica, || {
+        format!("n{}'s copy is wiped by a full resync while record {} names it (invariant 6)", n + 1, record.stamp())
+    })
+}
+
+/// Invariant 4: when a takeover is applied, however late, its winner receives from nobody.
+pub(crate) fn sealed_when_taking_over(nodes: &[Node], before: Option<&Record>, after: &Record) -> Result<(), String> {
+    let (Some(before), Some(master)) = (before, &after.master) else { return Ok(()) };
+    let Some(process) = named(nodes, &master.id, &master.incarnation).filter(|_| after.epoch > before.epoch) else {
+        return Ok(());
+    };
+    ensure(matches!(process.role, Role::Sealed), || {
+        format!("takeover {} by {} is applied while its database is not sealed (invariant 4)", after.stamp(), master.id)
+    })
+}
+
+fn is_recorded_master(record: &Record, n: usize, p: &Process) -> bool {
+    record.master.as_ref().is_some_and(|m: &Master| m.id == name(n) && m.incarnation == p.incarnation)
+}
+
+/// Invariant 8: while the record names a hot replica, its master waits for it.
+pub(crate) fn waits_for_the_replica(consul: &Consul, n: usize, p: &Process, sync: bool) -> Result<(), String> {
+    let Some(record) = consul.truth() else { return Ok(()) };
+    if !sync || record.replica.is_none() || !is_recorded_master(record, n, p) || !p.is_master() {
+        return Ok(());
+    }
+    ensure(p.guard && p.data.need.unwrap_or(true), || {
+        format!("record {} names a hot replica, and its master n{} waits for none (invariant 8)", record.stamp(), n + 1)
+    })
+}
+
+/// Invariant 8: who acknowledges alone has every write on disk, and may at all.
+pub(crate) fn alone_only_on_disk(consul: &Consul, n: usize, p: &Process, sync: bool) -> Result<(), String> {
+    let Some(record) = consul.truth() else { return Ok(()) };
+    let alone = p.open && p.is_master() && p.data.need == Some(false) && is_recorded_master(record, n, p);
+    if !alone || !sync {
+        return Ok(());
+    }
+    let blocked = consul.view().policy.is_some_and(|policy| policy.without_replica == WithoutReplica::Block);
+    ensure(!blocked, || format!("n{} acknowledges alone though without_replica is \"block\"", n + 1))?;
+    ensure(p.fsync, || format!("n{} acknowledges alone, and its disk lags (invariant 8)", n + 1))
+}
+
+impl World {
+    /// Everything that has to hold whenever the record has changed.
+    pub(crate) fn record_changed(&mut self, before: Option<&Record>) {
+        let Some((record, _)) = self.consul.record.clone() else { return };
+        let now = self.now;
+        self.story.note(now, &[3, record.epoch, record.seq]);
+        self.tell(|| story_of(&record));
+        let grows = record_only_grows(before, &record);
+        let sealed = sealed_when_taking_over(&self.nodes, before, &record);
+        self.check(grows.and(sealed));
+        if let Some(master) = &record.master {
+            let instance = (master.id.clone(), master.incarnation.clone());
+            if record.phase == Phase::Active {
+                self.ledger.activated.insert(instance.clone());
+            }
+            self.ledger.named.insert(instance);
+            if let (Some(n), Some(p)) = (index_of(&master.id), named(&self.nodes, &master.id, &master.incarnation)) {
+                let run = p.run;
+                self.ledger.disowned.retain(|instance| *instance != (n, run));
+            }
+        }
+        self.ledger.epochs = self.ledger.epochs.max(record.epoch);
+        self.forgive_declared_loss(before, &record);
+        let complete = named_copies_are_complete(&self.nodes, &record, &self.ledger.acked, self.sync());
+        self.check(complete);
+        (0..self.nodes.len()).for_each(|n| self.watch_need(n));
+        self.ambush(&record);
+    }
+
+    /// The group's promise. It is what the seed drew: no fault changes it.
+    pub(crate) fn sync(&self) -> bool {
+        self.mix.policy.is_sync()
+    }
+
+    /// What is gone and said to be, in the three cases in which it may be: both copies were lost, one of them to a power
+    /// cut; an operator forced it; or the group is `async`.
+    fn forgive_declared_loss(&mut self, before: Option<&Record>, record: &Record) {
+        let Some(previous) = record.previous.as_ref().filter(|p| p.data_loss.is_some()) else { return };
+        let forced = previous.reason.starts_with("forced by");
+        let may = forced || !self.sync() || self.ledger.power_cuts > 0;
+        if !may || before.is_some_and(|b| b.epoch >= record.epoch) {
+            return;
+        }
+        let Some(master) = &record.master else { return };
+        let new = index_of(&master.id);
+        let others = self.nodes.iter().enumerate().filter(|(n, _)| (forced || !self.sync()) && Some(*n) != new);
+        let disowned: Vec<_> = others.filter_map(|(n, node)| node.redis.as_ref().map(|p| (n, p.run))).collect();
+        self.ledger.disowned.extend(disowned);
+        let Some(p) = named(&self.nodes, &master.id, &master.incarnation) else { return };
+        let own = new.map(|n| (n, p.run));
+        self.ledger.disowned.retain(|instance| Some(*instance) != own);
+        self.ledger.declared_lost += u64::from(self.ledger.acked.keep_only(&p.data.writes));
+    }
+
+    /// A client may be told that its write will stay.
+    pub(crate) fn acknowledge_write(&mut self, n: usize, write: u32) {
+        let now = self.now;
+        self.story.note(now, &[4, n as u64, u64::from(write)]);
+        let run = self.nodes[n].redis.as_ref().map(|p| p.run);
+        if run.is_some_and(|run| self.ledger.disowned.contains(&(n, run))) {
+            return;
+        }
+        self.ledger.acked.insert(write);
+        self.ledger.acknowledged += 1;
+        self.ledger.last_ack = now;
+        let Some(p) = &self.nodes[n].redis else { return };
+        let one = self.ledger.one_instance_acknowledges(n, p);
+        let everywhere = match self.consul.truth() {
+            Some(record) => acknowledged_on_every_named_copy(&self.nodes, record, write, self.sync()),
+            None => Err("a write is acknowledged before there is a group".to_owned()),
+        };
+        self.check(one.and(everywhere));
+    }
+
+    /// What a group that does not serve after every fault has ended may say for itself; `None`: nothing.
+    pub(crate) fn excuse(&self) -> Option<&'static str> {
+        if self.consul.lost.is_some() {
+            return Some("the record cannot be restored: what it names does not run any more");
+        }
+        let record = self.consul.truth()?;
+        let master = record.master.as_ref()?;
+        if named(&self.nodes, &master.id, &master.incarnation).is_some() {
+            return None;
+        }
+        // `async`: the master's run has ended, and the hot replica's agent began after that. Nobody knows how far the
+        // copy is behind, and `max_lag` is a promise: an operator decides.
+        let unheard =
+            |reason: &Reason| matches!(reason, Reason::NotPromotable { flaw } if flaw.ends_with("never been heard"));
+        if !self.sync() && self.nodes.iter().filter_map(|n| n.agent.as_ref()).any(|a| unheard(a.step.reason())) {
+            return Some("async, and nobody knows how far the copy is behind");
+        }
+        self.nodes.iter().any(|node| self.rightly_refuses(node)).then_some("may not resume")
+    }
+
+    /// A disk that lost what proves its data set is an excuse, and only when it really did: its data set lacks a write,
+    /// or power cuts have shortened it, or a client has removed the marker.
+    fn rightly_refuses(&self, node: &Node) -> bool {
+        let Some(Reason::MayNotResume { .. }) = node.agent.as_ref().map(|agent| agent.step.reason()) else {
+            return false;
+        };
+        let Some(p) = &node.redis else { return false };
+        self.ledger.acked.missing_in(&p.data.writes).is_some() || node.disk.shortened || p.data.marker.is_none()
+    }
+
+    /// The group serves: active, its master open, and a client had an answer since `since`.
+    pub(crate) fn serves_since(&self, since: u64) -> bool {
+        if self.consul.lost.is_some() {
+            return false;
+        }
+        let Some((record, _)) = &self.consul.record else { return false };
+        let Some(master) = record.master.as_ref().filter(|_| record.phase == Phase::Active) else { return false };
+        let open = named(&self.nodes, &master.id, &master.incarnation)
+            .is_some_and(|p| p.open && matches!(p.role, Role::Master));
+        let blocked = self.mix.policy.without_replica == WithoutReplica::Block && !self.has_understudy();
+        open && (self.ledger.last_ack > since || blocked)
+    }
+
+    /// Whether there is a second node that may become hot replica.
+    pub(crate) fn has_understudy(&self) -> bool {
+        let master = self.consul.record.as_ref().and_then(|(r, _)| r.master.as_ref()).and_then(|m| index_of(&m.id));
+        self.mix.priorities.iter().enumerate().any(|(n, priority)| *priority > 0 && Some(n) != master)
+    }
+
+    /// At the end the master has everything that was ever acknowledged.
+    pub(crate) fn nothing_is_lost(&self) -> Result<(), String> {
+        match self.consul.truth() {
+            Some(record) => named_copies_are_complete(&self.nodes, record, &self.ledger.acked, self.sync()),
+            None => Ok(()),
+        }
+    }
+}
+
+fn story_of(record: &Record) -> String {
+    let master = record.master.as_ref().map_or("nobody".to_owned(), |m| format!("{} ({})", m.id, m.incarnation));
+    let replica =
+        record.replica.as_ref().map_or("nobody".to_owned(), |r| format!("{} ({})", r.id, r.certificate.incarnation));
+    let (stamp, phase, writer) = (record.stamp(), record.phase, &record.writer.node);
+    format!("record {stamp} {phase:?} by {writer}: master {master}, hot replica {replica}")
+}
+
+impl World {
+    /// The record names a hot replica, when there is a node that can be one.
+    pub(crate) fn attended(&self) -> bool {
+        let named = self.consul.record.as_ref().is_some_and(|(r, _)| r.replica.is_some());
+        named || !self.has_understudy()
+    }
+
+    /// Where everybody stands.
+    pub(crate) fn standstill(&self) -> String {
+        let agents = self.nodes.iter().enumerate().map(|(n, node)| match &node.agent {
+            Some(agent) => format!("n{}: {}", n + 1, agent.step.reason()),
+            None => format!("n{}: no agent", n + 1),
+        });
+        let record = self.consul.record.as_ref().map_or("no record".to_owned(), |(r, _)| story_of(r));
+        format!(
+            "the group has not recovered a minute after the last fault: {record}; {}",
+            agents.collect::<Vec<_>>().join("; ")
+        )
+    }
+}

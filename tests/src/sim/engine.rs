@@ -1,0 +1,398 @@
+//! What an agent does to its database, and what the database says: the place of the Redis adapter.
+
+use super::bugs::Bug;
+use super::checks;
+use super::data::{Data, Entry};
+use super::redis::{Process, Role, node_at};
+use super::world::{World, index_of};
+use agent::step::{Done, Event};
+use election::{Engine, EngineOp, EngineRole, Incarnation, Lineage, Marker, Millis, Nonce};
+
+/// A command that is not answered in this time has failed, as far as the agent knows.
+const PATIENCE_US: u64 = 500_000;
+
+/// What the adapter remembers for its agent, of one run of the database each.
+#[derive(Default)]
+pub(crate) struct Adapter {
+    channel: Option<(u64, Nonce)>,
+    told: Option<(u64, Nonce)>,
+    marked: Option<(u64, Marker, u64)>,
+    /// The planted bug's: the only link the agent is told of.
+    shown: Option<usize>,
+    sealed_in_words: bool,
+}
+
+impl World {
+    pub(crate) fn start_redis(&mut self, n: usize) {
+        if self.nodes[n].redis.is_some() || !self.nodes[n].up {
+            return;
+        }
+        let run = self.number();
+        let named = if self.bug == Some(Bug::RunKeepsItsName) { 0 } else { run };
+        let (replid, secret) = (Lineage(self.rng.text()), self.rng.text());
+        let data = self.nodes[n].disk.content();
+        let mut p = Process::boot(run, Incarnation(format!("n{}-run{named}", n + 1)), replid, secret, data);
+        if self.bug == Some(Bug::BootsAsMaster) && !self.nodes[n].last_secret.is_empty() {
+            p.role = Role::Master;
+            p.secret.clone_from(&self.nodes[n].last_secret);
+        }
+        self.nodes[n].redis = Some(p);
+        self.tell(|| format!("n{} redis starts, run {run}", n + 1));
+        if self.nodes[n].disk.bad {
+            // It cannot open its append-only file for writing.
+            return self.after(20_000, move |w| {
+                if w.redis(n, run).is_some() {
+                    w.kill_redis(n, "its disk takes no writes");
+                }
+            });
+        }
+        let load = self.rng.range(5_000, 200_000);
+        self.after(load, move |w| w.at_redis(n, run, move |w| w.booted(n, run)));
+        let first = self.rng.range(0, 250_000);
+        self.after(first, move |w| w.cron(n, run, 0));
+    }
+
+    fn booted(&mut self, n: usize, run: u64) {
+        if let Some(p) = self.redis(n, run) {
+            p.loading = false;
+        }
+    }
+
+    /// SIGKILL: what was in memory is gone, the kernel ends its connections.
+    pub(crate) fn kill_redis(&mut self, n: usize, why: &'static str) {
+        let Some(run) = self.nodes[n].redis.as_ref().map(|p| p.run) else { return };
+        self.tell(|| format!("n{} redis dies: {why}", n + 1));
+        self.drop_upstream(n, run);
+        self.drop_downstream(n, run, |_| true);
+        self.forget_redis(n);
+        let Some(boot) = self.nodes[n].agent.as_ref().map(|a| a.boot) else { return };
+        let delay = self.rng.range(200, 5_000);
+        self.after(delay, move |w| {
+            w.at_agent(n, boot, move |w| {
+                if w.nodes[n].redis.is_none() {
+                    w.agent_event(n, Event::Engine(Engine::Down { why: why.to_owned() }));
+                }
+            });
+        });
+    }
+
+    /// The process is gone, and nobody is told.
+    pub(crate) fn forget_redis(&mut self, n: usize) {
+        if let Some(p) = self.nodes[n].redis.take() {
+            self.nodes[n].last_secret = p.secret;
+        }
+    }
+
+    /// What the adapter reports.
+    pub(crate) fn engine(&mut self, n: usize) -> Engine {
+        let now = self.now;
+        let lies = self.bug == Some(Bug::ClaimsToBeWhole);
+        let Some(p) = self.nodes[n].redis.as_ref() else {
+            return Engine::Down { why: "it is not running".to_owned() };
+        };
+        let mut status = p.status(now);
+        status.disk_ok = !self.nodes[n].disk.bad;
+        let claimed = match &p.role {
+            Role::Follows(up) if lies => self.nodes[up.source].redis.as_ref().map(|s| (s.status(now), s.data.clone())),
+            _ => None,
+        };
+        let Some(agent) = &self.nodes[n].agent else { return Engine::Unknown };
+        let adapter = &agent.adapter;
+        let of_this_run = |(run, nonce): &(u64, Nonce)| (*run == p.run).then(|| nonce.clone());
+        status.channel = adapter.channel.as_ref().and_then(of_this_run);
+        if let EngineRole::Follows { channel, .. } = &mut status.role {
+            *channel = adapter.told.as_ref().and_then(of_this_run);
+        }
+        status.marked_at = adapter
+            .marked
+            .as_ref()
+            .filter(|(run, marker, _)| *run == p.run && status.marker.as_ref() == Some(marker))
+            .map(|(_, _, at)| election::Position(*at));
+        if let Some(shown) = adapter.shown {
+            status.replicas.retain(|r| node_at(&r.address) == Some(shown));
+        }
+        if adapter.sealed_in_words {
+            status.role = EngineRole::Sealed;
+        }
+        if let (Some((source, data)), EngineRole::Follows { syncing, .. }) = (claimed, &mut status.role) {
+            *syncing = false;
+            (status.loading, status.persisted, status.marker) = (false, true, data.marker);
+            (status.lineage, status.position) = (source.lineage, source.position);
+        }
+        Engine::Up(Box::new(status))
+    }
+
+    /// Carries an operation out, and tells the agent what became of it and how the database is then.
+    pub(crate) fn engine_effect(&mut self, n: usize, boot: u64, op: EngineOp) {
+        let delay = self.rng.range(200, 4_000);
+        self.after(delay, move |w| {
+            if w.agent(n, boot).is_none() {
+                return; // It died before it came to it.
+            }
+            match op {
+                EngineOp::Start => {
+                    w.start_redis(n);
+                    w.engine_done(n, boot, op, Ok(()));
+                }
+                EngineOp::Kill => {
+                    w.kill_redis(n, "its agent killed it");
+                    w.engine_done(n, boot, op, Ok(()));
+                }
+                EngineOp::Stop => {
+                    w.nodes[n].disk.sync();
+                    w.kill_redis(n, "its agent stopped it");
+                    w.engine_done(n, boot, op, Ok(()));
+                }
+                EngineOp::Reset => {
+                    let kept = w.may_be_thrown_away(n, boot);
+                    w.check(kept);
+                    w.kill_redis(n, "its agent threw its copy away");
+                    w.nodes[n].disk.replace(&Data::default());
+                    w.engine_done(n, boot, op, Ok(()));
+                }
+                op => w.command(n, boot, op),
+            }
+        });
+    }
+
+    fn command(&mut self, n: usize, boot: u64, op: EngineOp) {
+        let Some(run) = self.nodes[n].redis.as_ref().map(|p| p.run) else {
+            return self.engine_done(n, boot, op, Err("nobody listens".to_owned()));
+        };
+        let call = self.number();
+        if let Some(agent) = self.agent(n, boot) {
+            agent.call = call;
+        }
+        let late = op.clone();
+        self.after(PATIENCE_US, move |w| w.no_answer(n, boot, call, late));
+        // A stopped process has the command in its socket, and executes it when it wakes, whoever asked.
+        self.at_redis(n, run, move |w| {
+            let before = w.rng.chance(w.mix.op_fails);
+            let result = if before { Err("connection lost".to_owned()) } else { w.execute(n, run, boot, &op) };
+            let result = if w.rng.chance(w.mix.op_fails) { Err("answer lost".to_owned()) } else { result };
+            if w.agent(n, boot).is_some_and(|a| a.call == call) {
+                w.engine_done(n, boot, op, result);
+            }
+        });
+    }
+
+    fn no_answer(&mut self, n: usize, boot: u64, call: u64, op: EngineOp) {
+        if self.agent(n, boot).is_some_and(|a| a.call == call) {
+            self.engine_done(n, boot, op, Err("no answer in time".to_owned()));
+        }
+    }
+
+    fn engine_done(&mut self, n: usize, boot: u64, op: EngineOp, result: Result<(), String>) {
+        if let Some(agent) = self.agent(n, boot) {
+            agent.call = 0;
+        }
+        let silent = self.nodes[n].redis.as_ref().is_some_and(|p| p.paused);
+        let incarnation = self.nodes[n].redis.as_ref().map(|p| p.incarnation.clone());
+        let engine = if silent { Engine::Silent { since: Millis::default(), incarnation } } else { self.engine(n) };
+        let delay = self.rng.range(100, 2_000);
+        self.after(delay, move |w| {
+            w.at_agent(n, boot, move |w| w.agent_done(n, Done::Engine(op, result, engine)));
+        });
+    }
+
+    /// The commands themselves, in the order the adapter sends them.
+    fn execute(&mut self, n: usize, run: u64, boot: u64, op: &EngineOp) -> Result<(), String> {
+        let Some(p) = self.redis(n, run) else { return Err("nobody listens".to_owned()) };
+        if p.loading {
+            return Err("LOADING Redis is loading the dataset in memory".to_owned());
+        }
+        match op {
+            EngineOp::Start | EngineOp::Kill | EngineOp::Stop | EngineOp::Reset => {}
+            EngineOp::Seal => self.seal(n, run, boot),
+            EngineOp::Follow { source, channel } => {
+                let source = node_at(source).ok_or("no such host")?;
+                return self.follow(n, run, boot, source, channel.as_ref().map(|(c, s)| (c, s.reveal())));
+            }
+            EngineOp::Keep { epoch } => p.kept = Some(*epoch),
+            EngineOp::Promote => self.promote(n, run),
+            EngineOp::Open => {
+                p.open = true;
+                let incarnation = p.incarnation.clone();
+                let result = self.ledger.may_open(n, &incarnation);
+                self.check(result);
+            }
+            EngineOp::Fence => {
+                p.open = false;
+                p.end_clients();
+                let successor = self.consul.truth().and_then(|r| r.master.as_ref()).and_then(|m| index_of(&m.id));
+                match successor.filter(|s| *s != n && self.bug == Some(Bug::FencedByFollowing)) {
+                    Some(successor) => {
+                        self.replica_of(n, run, Some(successor));
+                        if let Some(agent) = self.agent(n, boot) {
+                            agent.adapter.sealed_in_words = true;
+                        }
+                    }
+                    None => self.replica_of(n, run, None),
+                }
+            }
+            EngineOp::Guard(on) => p.guard = *on,
+            EngineOp::Fsync(always) => self.fsync(n, run, *always),
+            EngineOp::Need(need) => return self.write(n, run, Entry::Need(*need)).map(|_| ()),
+            EngineOp::Channel { name, secret, exclusive } => {
+                return self.channel(n, run, boot, name, secret.reveal(), *exclusive);
+            }
+            EngineOp::Expel { keep } => {
+                let keep = node_at(keep);
+                if self.bug == Some(Bug::ChannelNotExclusive) {
+                    if let Some(agent) = self.agent(n, boot) {
+                        agent.adapter.shown = keep;
+                    }
+                } else {
+                    self.drop_downstream(n, run, |node| Some(node) != keep);
+                }
+            }
+            EngineOp::Mark(marker) => {
+                let at = self.write(n, run, Entry::Mark(marker.clone()))?;
+                if let Some(agent) = self.agent(n, boot) {
+                    agent.adapter.marked = Some((run, marker.clone(), at));
+                }
+            }
+            EngineOp::Quiesce => p.quiesced = true,
+            EngineOp::Release => self.release(n, run),
+        }
+        self.watch_need(n);
+        Ok(())
+    }
+
+    fn seal(&mut self, n: usize, run: u64, boot: u64) {
+        if self.bug == Some(Bug::SealDoesNothing) {
+            if let Some(agent) = self.agent(n, boot) {
+                agent.adapter.sealed_in_words = true;
+            }
+            return;
+        }
+        self.replica_of(n, run, None);
+    }
+
+    fn follow(
+        &mut self,
+        n: usize,
+        run: u64,
+        boot: u64,
+        source: usize,
+        channel: Option<(&Nonce, &str)>,
+    ) -> Result<(), String> {
+        if let Some(agent) = self.agent(n, boot) {
+            agent.adapter.sealed_in_words = false;
+            if let Some((name, _)) = channel {
+                agent.adapter.told = Some((run, name.clone()));
+            }
+        }
+        let Some(p) = self.redis(n, run) else { return Err("nobody listens".to_owned()) };
+        if let Some((_, secret)) = channel {
+            secret.clone_into(&mut p.primary_auth);
+        }
+        // "OK Already connected to specified master": the link that stands, stands.
+        let already = matches!(&p.role, Role::Follows(up) if up.source == source);
+        if !already {
+            self.replica_of(n, run, Some(source));
+        }
+        Ok(())
+    }
+
+    /// REPLICAOF NO ONE: legal for every copy, whatever it holds.
+    fn promote(&mut self, n: usize, run: u64) {
+        let replid = Lineage(self.rng.text());
+        self.drop_upstream(n, run);
+        self.drop_downstream(n, run, |_| true);
+        let Some(p) = self.redis(n, run) else { return };
+        if !p.is_master() {
+            p.role = Role::Master;
+            p.rename_history(replid);
+        }
+        p.open = false;
+        let incarnation = p.incarnation.clone();
+        let result = self.ledger.may_be_promoted(n, &incarnation);
+        self.check(result);
+        if let Some(agent) = &mut self.nodes[n].agent {
+            agent.adapter.sealed_in_words = false;
+        }
+    }
+
+    fn fsync(&mut self, n: usize, run: u64, always: bool) {
+        let really = always && self.bug != Some(Bug::FsyncDoesNothing);
+        let node = &mut self.nodes[n];
+        let Some(p) = node.redis.as_mut().filter(|p| p.run == run) else { return };
+        p.fsync = always;
+        p.fsync_works = really;
+        if really {
+            node.disk.sync();
+        }
+    }
+
+    /// A write of the agent's, under the same rules as a client's.
+    fn write(&mut self, n: usize, run: u64, entry: Entry) -> Result<u64, String> {
+        let now = self.now;
+        let node = &mut self.nodes[n];
+        let Some(p) = node.redis.as_mut().filter(|p| p.run == run) else { return Err("nobody listens".to_owned()) };
+        if !p.is_master() {
+            return Err("READONLY You can't write against a read only replica.".to_owned());
+        }
+        if p.guard_refuses(now) {
+            return Err("NOREPLICAS Not enough good replicas to write.".to_owned());
+        }
+        if p.quiesced {
+            return Err("no answer: writes are held".to_owned());
+        }
+        if node.disk.bad {
+            self.write_fails(n);
+            return Err("MISCONF Errors writing to the AOF file: No space left on device".to_owned());
+        }
+        p.append(entry, now, &mut node.disk);
+        let at = p.offset;
+        self.pump(n, run);
+        self.watch_need(n);
+        Ok(at)
+    }
+
+    fn channel(
+        &mut self,
+        n: usize,
+        run: u64,
+        boot: u64,
+        name: &Nonce,
+        secret: &str,
+        exclusive: bool,
+    ) -> Result<(), String> {
+        let half = self.rng.chance(self.mix.op_fails);
+        if exclusive && self.redis(n, run).is_some_and(|p| p.data.need == Some(false)) {
+            self.write(n, run, Entry::Need(true))?;
+        }
+        if half {
+            return Err("connection lost half-way".to_owned());
+        }
+        let keeps = exclusive && self.bug == Some(Bug::ChannelNotExclusive);
+        let candidate = self.redis(n, run).and_then(|p| p.downstream.first().map(|d| d.node));
+        if let Some(p) = self.redis(n, run).filter(|_| !keeps) {
+            secret.clone_into(&mut p.secret);
+        }
+        if let Some(agent) = self.agent(n, boot) {
+            agent.adapter.channel = Some((run, name.clone()));
+            agent.adapter.shown = candidate.filter(|_| keeps);
+        }
+        if exclusive && !keeps {
+            self.drop_downstream(n, run, |_| true);
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, n: usize, run: u64) {
+        let Some(p) = self.redis(n, run) else { return };
+        p.quiesced = false;
+        let held = std::mem::take(&mut p.held);
+        held.into_iter().for_each(|task| task(self));
+    }
+
+    /// Whether the settings that decide about acknowledgements fit the record, whenever either changes.
+    pub(crate) fn watch_need(&mut self, n: usize) {
+        let Some(p) = &self.nodes[n].redis else { return };
+        let waits = checks::waits_for_the_replica(&self.consul, n, p, self.sync());
+        let result = waits.and(checks::alone_only_on_disk(&self.consul, n, p, self.sync()));
+        self.check(result);
+    }
+}

@@ -1,0 +1,146 @@
+//! What one seed is made of: the group, and which faults it meets how often (swarm testing: no seed meets all).
+
+use super::rng::Rng;
+use election::{Durability, Policy, WithoutReplica};
+
+/// The kinds of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    KillRedis,
+    KillAgent,
+    KillNode,
+    PowerLoss,
+    PauseRedis,
+    PauseAgent,
+    PauseNode,
+    Partition,
+    OneWay,
+    ConsulOutage,
+    CutFromConsul,
+    Switchover,
+    Flush,
+    MasterRedis,
+    MasterNode,
+    MasterPause,
+    ReplicaRedis,
+    BreakLink,
+    Pause,
+    Force,
+    Drain,
+    Reinit,
+    DiskFails,
+    ConsulGoesBack,
+}
+
+const FAULTS: [Fault; 24] = [
+    Fault::KillRedis,
+    Fault::KillAgent,
+    Fault::KillNode,
+    Fault::PowerLoss,
+    Fault::PauseRedis,
+    Fault::PauseAgent,
+    Fault::PauseNode,
+    Fault::Partition,
+    Fault::OneWay,
+    Fault::ConsulOutage,
+    Fault::CutFromConsul,
+    Fault::Switchover,
+    Fault::Flush,
+    Fault::MasterRedis,
+    Fault::MasterNode,
+    Fault::MasterPause,
+    Fault::ReplicaRedis,
+    Fault::BreakLink,
+    Fault::Pause,
+    Fault::Force,
+    Fault::Drain,
+    Fault::Reinit,
+    Fault::DiskFails,
+    Fault::ConsulGoesBack,
+];
+
+/// One seed's world.
+#[derive(Debug, Clone)]
+pub(crate) struct Mix {
+    pub(crate) nodes: usize,
+    pub(crate) priorities: Vec<u32>,
+    pub(crate) policy: Policy,
+    pub(crate) faults: Vec<Fault>,
+    /// Microseconds between faults, on average.
+    pub(crate) pace: u64,
+    /// In a thousand: transactions lost before, lost after, and applied late.
+    pub(crate) txn: [u64; 3],
+    pub(crate) drop: u64,
+    pub(crate) slow: u64,
+    pub(crate) op_fails: u64,
+    pub(crate) late_views: u64,
+    pub(crate) stubborn: bool,
+    /// In a thousand: a fault right after the record has changed, and an agent's end in the middle of an effect.
+    pub(crate) ambush: [u64; 2],
+}
+
+impl Mix {
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let nodes = [3, 3, 3, 3, 4, 4, 4, 2, 2, 1][rng.index(10)];
+        let mut priorities = vec![100; nodes];
+        if nodes > 1 && rng.chance(150) {
+            priorities[rng.index(nodes)] = 0;
+        }
+        let mut policy = Policy::default();
+        if rng.chance(250) {
+            policy.without_replica = WithoutReplica::Block;
+        }
+        if rng.chance(150) {
+            policy.durability = Durability::Async;
+        }
+        policy.flap_pause = [10_000, 10_000, 2_000][rng.index(3)];
+        let mut faults: Vec<Fault> = FAULTS.iter().copied().filter(|_| rng.chance(350)).collect();
+        if faults.is_empty() {
+            faults.push(FAULTS[rng.index(FAULTS.len())]);
+        }
+        let mut often = |most: u64| if rng.chance(500) { rng.range(0, most) } else { 0 };
+        let txn = [often(100), often(100), often(300)];
+        let ambush = [often(300), often(20)];
+        let (drop, slow, op_fails, late_views) = (often(100), often(50), often(60), often(100));
+        let pace = [800_000, 2_000_000, 5_000_000][rng.index(3)];
+        Self {
+            nodes,
+            priorities,
+            policy,
+            faults,
+            pace,
+            txn,
+            drop,
+            slow,
+            op_fails,
+            late_views,
+            ambush,
+            stubborn: rng.chance(500),
+        }
+    }
+
+    /// A group in which nothing goes wrong by itself.
+    pub(crate) fn calm_group(nodes: usize, policy: Policy) -> Self {
+        Self {
+            nodes,
+            priorities: vec![100; nodes],
+            policy,
+            faults: Vec::new(),
+            pace: 1,
+            txn: [0; 3],
+            drop: 0,
+            slow: 0,
+            op_fails: 0,
+            late_views: 0,
+            ambush: [0; 2],
+            stubborn: false,
+        }
+    }
+
+    /// Faults have ended.
+    pub(crate) fn calm(&mut self) {
+        self.txn = [0; 3];
+        self.ambush = [0; 2];
+        (self.drop, self.slow, self.op_fails, self.late_views) = (0, 0, 0, 0);
+    }
+}

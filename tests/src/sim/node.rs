@@ -1,0 +1,604 @@
+//! An agent: the real `Step`, and around it what its driver does: asks the database, calls peers, watches Consul.
+
+use super::bugs::Bug;
+use super::engine::Adapter;
+use super::rng::Rng;
+use super::world::{Task, World, index_of, name};
+use agent::step::{BEAT_EVERY_MS, Done, Effect, Event, Sighting, Step, What, Written};
+use election::{Beat, Engine, Incarnation, Me, Member, Memory, Millis, Proposal, Record, Role, Stamp};
+use std::collections::BTreeMap;
+
+const MS: u64 = 1_000;
+
+/// How often a database is asked when nothing changes, and when something does.
+const ASK_EVERY_US: (u64, u64) = (100 * MS, 15 * MS);
+
+/// A call to anybody is given up after this.
+const PATIENCE_US: u64 = 500 * MS;
+
+/// After a refusal or a failure, the next look comes this soon.
+const RETRY_US: u64 = 40 * MS;
+
+/// A session is renewed twice in its time to live, which Consul doubles.
+const SESSION_TTL_US: u64 = 10_000 * MS;
+
+/// A running agent.
+pub(crate) struct Agent {
+    pub(crate) boot: u64,
+    pub(crate) step: Step,
+    pub(crate) paused: bool,
+    pub(crate) inbox: Vec<Task>,
+    pub(crate) adapter: Adapter,
+    /// The command of the database that is waited for.
+    pub(crate) call: u64,
+    /// When a draining master may ask for its hand-over again.
+    pub(crate) hand_over_after: u64,
+    asking: u64,
+    watchful: bool,
+    poll_at: u64,
+    news: u64,
+    told_at: u64,
+    pub(crate) session: Option<String>,
+    registered: Option<(String, Option<Incarnation>, Role, bool)>,
+    peers: BTreeMap<usize, Call>,
+    reason: String,
+}
+
+#[derive(Default, Clone, Copy)]
+struct Call {
+    calling: u64,
+    next: u64,
+}
+
+impl World {
+    pub(crate) fn millis(&self, n: usize) -> Millis {
+        let (start, rate) = self.nodes[n].clock;
+        Millis(start + self.now / MS * rate / 1_000)
+    }
+
+    pub(crate) fn start_agent(&mut self, n: usize) {
+        if self.nodes[n].agent.is_some() || !self.nodes[n].up {
+            return;
+        }
+        let boot = self.number();
+        let me = Me {
+            id: name(n),
+            database: super::redis::address(n),
+            zone: None,
+            priority: self.mix.priorities[n],
+            adopt: false,
+            boot: format!("boot{boot}"),
+            group: "g".to_owned(),
+        };
+        if self.bug == Some(Bug::AgentForgets) {
+            self.nodes[n].memory = Memory::default();
+        }
+        let mut random = Rng::new(self.rng.next());
+        let memory = self.nodes[n].memory.clone();
+        let step = Step::new(me, self.mix.policy.clone(), memory, self.millis(n), move || random.text());
+        self.nodes[n].agent = Some(Agent {
+            boot,
+            step,
+            paused: false,
+            inbox: Vec::new(),
+            adapter: Adapter::default(),
+            call: 0,
+            hand_over_after: 0,
+            asking: 0,
+            watchful: true,
+            poll_at: 0,
+            news: 0,
+            told_at: 0,
+            session: None,
+            registered: None,
+            peers: BTreeMap::new(),
+            reason: String::new(),
+        });
+        self.tell(|| format!("n{} agent starts, boot {boot}", n + 1));
+        self.ask(n, boot);
+        self.keep_session(n, boot);
+        self.keep_watching(n, boot);
+        self.call_peers(n, boot);
+        self.knock(n, boot);
+    }
+
+    /// Something arrived.
+    pub(crate) fn agent_event(&mut self, n: usize, event: Event) {
+        let now = self.millis(n);
+        let Some(agent) = &mut self.nodes[n].agent else { return };
+        agent.step.handle(now, event);
+        self.drive(n);
+    }
+
+    /// What became of an effect.
+    pub(crate) fn agent_done(&mut self, n: usize, done: Done) {
+        let now = self.millis(n);
+        let Some(agent) = &mut self.nodes[n].agent else { return };
+        agent.step.done(now, done);
+        self.drive(n);
+    }
+
+    /// Polls, carries out, tells the others.
+    fn drive(&mut self, n: usize) {
+        let (now, wall) = (self.millis(n), self.wall());
+        let Some(agent) = &mut self.nodes[n].agent else { return };
+        let boot = agent.boot;
+        let poll = agent.step.poll(now, wall);
+        agent.watchful = poll.watchful;
+        if let Some(violation) = agent.step.take_violation() {
+            self.fail(format!("n{}: {violation}", n + 1));
+        }
+        self.tell_reason(n);
+        self.learn_peers(n);
+        self.drains(n, boot);
+        self.register(n, boot);
+        self.spread_news(n, boot);
+        let at = self.now + poll.revisit.since(now).max(1) * MS;
+        self.poll_at(n, boot, at);
+        if let Some(effect) = poll.effect {
+            self.effect(n, boot, effect);
+        }
+    }
+
+    fn poll_at(&mut self, n: usize, boot: u64, at: u64) {
+        let now = self.now;
+        let Some(agent) = self.agent(n, boot) else { return };
+        if agent.poll_at > now && agent.poll_at <= at {
+            return;
+        }
+        agent.poll_at = at;
+        self.after(at - now, move |w| {
+            if w.agent(n, boot).is_some_and(|a| a.poll_at == at) {
+                w.at_agent(n, boot, move |w| w.drive(n));
+            }
+        });
+    }
+
+    fn tell_reason(&mut self, n: usize) {
+        let now = self.now;
+        let Some(agent) = &mut self.nodes[n].agent else { return };
+        let reason = agent.step.reason();
+        let code = reason.code();
+        if code == agent.reason {
+            return;
+        }
+        self.story.note(now, &[1, n as u64, code.len() as u64]);
+        self.story.tell(now, || format!("n{} {reason}", n + 1));
+        agent.reason = code;
+    }
+
+    fn effect(&mut self, n: usize, boot: u64, effect: Effect) {
+        let result = self.nodes[n].remembered;
+        if !matches!(effect.what, What::Read | What::Engine(election::EngineOp::Start | election::EngineOp::Kill)) {
+            let newer = effect.stamp >= result;
+            self.check(if newer {
+                Ok(())
+            } else {
+                Err(format!("n{} acts on record {} though it remembered {result} (invariant 10)", n + 1, effect.stamp))
+            });
+        }
+        let now = self.now;
+        self.story.note(now, &[2, n as u64, effect.stamp.epoch, effect.stamp.seq]);
+        self.ambush_effect(n, boot);
+        match effect.what {
+            What::Read => self.read(n, boot),
+            What::Remember(memory) => self.remember(n, boot, memory),
+            What::Submit(proposal) => self.submit(n, boot, proposal),
+            What::Answer { outcome, command_index } => {
+                self.at_consul(
+                    n,
+                    boot,
+                    move |w| w.consul.answer(&outcome, command_index),
+                    |applied| {
+                        Done::Answered(match applied {
+                            Some(true) => Written::Applied { index: 0 },
+                            Some(false) => Written::Refused,
+                            None => Written::Unknown,
+                        })
+                    },
+                );
+            }
+            What::Engine(op) => {
+                self.tell(|| format!("n{} does {}", n + 1, op.name()));
+                self.engine_effect(n, boot, op);
+            }
+        }
+    }
+
+    fn remember(&mut self, n: usize, boot: u64, memory: Memory) {
+        let delay = self.rng.range(300, 5_000);
+        self.after(delay, move |w| {
+            if w.agent(n, boot).is_none() {
+                return;
+            }
+            let failed = w.rng.chance(w.mix.op_fails) || (w.nodes[n].disk.bad && w.rng.chance(500));
+            if !failed {
+                w.nodes[n].memory = memory.clone();
+                w.nodes[n].remembered = w.nodes[n].remembered.max(memory.stamp);
+            }
+            let result = if failed { Err("disk error".to_owned()) } else { Ok(memory) };
+            w.at_agent(n, boot, move |w| w.agent_done(n, Done::Remembered(result)));
+        });
+    }
+
+    /// A call to Consul that is answered, or not.
+    fn at_consul<T: 'static>(
+        &mut self,
+        n: usize,
+        boot: u64,
+        call: impl FnOnce(&mut World) -> T + 'static,
+        done: impl FnOnce(Option<T>) -> Done + 'static,
+    ) {
+        let (there, back) = (self.delay() + 300, self.delay());
+        self.after(there, move |w| {
+            if !w.has_consul(n) {
+                w.after(PATIENCE_US, move |w| w.at_agent(n, boot, move |w| w.agent_done(n, done(None))));
+                return;
+            }
+            let answer = call(w);
+            w.consul_changed();
+            w.after(back, move |w| w.at_agent(n, boot, move |w| w.agent_done(n, done(Some(answer)))));
+        });
+    }
+
+    fn read(&mut self, n: usize, boot: u64) {
+        let began = self.millis(n);
+        let look = |w: &mut World| w.consul.view();
+        self.at_consul(n, boot, look, move |view| {
+            Done::Read(view.map(|mut view| {
+                view.read_at = Some(began);
+                Box::new(view)
+            }))
+        });
+    }
+
+    /// A transaction: applied and answered, or lost on its way there, or on the way back, or late.
+    fn submit(&mut self, n: usize, boot: u64, proposal: Box<Proposal>) {
+        let paused = self.knows_of_a_pause(n, &proposal);
+        self.check(paused);
+        let stands = self.consul.truth().cloned();
+        if self.bug == Some(Bug::RenewsInWords) && stands.is_some_and(|r| only_renews(&r, &proposal)) {
+            let index = proposal.index;
+            return self.at_agent(n, boot, move |w| {
+                w.agent_done(n, Done::Submitted(proposal, Written::Applied { index }));
+            });
+        }
+        let [before, after, late] = self.mix.txn;
+        let fate = self.rng.range(0, 1_000);
+        let unknown = move |w: &mut World, proposal: Box<Proposal>| {
+            let written = if w.bug == Some(Bug::UnknownIsRefused) { Written::Refused } else { Written::Unknown };
+            w.after(PATIENCE_US, move |w| {
+                w.at_agent(n, boot, move |w| w.agent_done(n, Done::Submitted(proposal, written)));
+            });
+        };
+        if self.hold.is_some_and(|hold| hold(&proposal)) {
+            self.held.push((*proposal).clone());
+            return unknown(self, proposal);
+        }
+        let there = self.delay() + 300;
+        if fate < before {
+            return unknown(self, proposal);
+        }
+        if fate < before + late {
+            let delay = self.rng.range(0, 4_000_000);
+            let sent = proposal.clone();
+            self.after(delay, move |w| {
+                if !w.consul.outage {
+                    w.apply(&sent);
+                }
+            });
+            return unknown(self, proposal);
+        }
+        let answered = fate >= before + late + after;
+        self.after(there, move |w| {
+            if !w.reaches(n, w.consul_end()) || w.consul.outage {
+                return unknown(w, proposal);
+            }
+            let applied = w.apply(&proposal);
+            if !answered || !w.reaches(w.consul_end(), n) {
+                return unknown(w, proposal);
+            }
+            let written = applied.map_or(Written::Refused, |index| Written::Applied { index });
+            let back = w.delay();
+            w.after(back, move |w| w.at_agent(n, boot, move |w| w.agent_done(n, Done::Submitted(proposal, written))));
+        });
+    }
+
+    pub(crate) fn apply(&mut self, proposal: &Proposal) -> Option<u64> {
+        let before = self.consul.record.as_ref().map(|(r, _)| r.clone());
+        let index = self.consul.submit(proposal, self.bug == Some(Bug::CasIsSet))?;
+        if let Some(what) = self.consul.meddled.take() {
+            self.fail(format!("Consul's data went back, and {what} (invariant 10)"));
+        }
+        self.record_changed(before.as_ref());
+        self.consul_changed();
+        Some(index)
+    }
+
+    /// Those who watch are told: soon, late, or not at all, and in any order.
+    pub(crate) fn consul_changed(&mut self) {
+        let view = self.consul.view();
+        for n in 0..self.nodes.len() {
+            if self.nodes[n].blind {
+                continue;
+            }
+            let Some(boot) = self.nodes[n].agent.as_ref().map(|a| a.boot) else { continue };
+            let late = self.rng.chance(self.mix.late_views);
+            let delay = if late { self.rng.range(0, 1_900_000) } else { self.rng.range(800, 5_000) };
+            let now = self.now;
+            let Some(agent) = &mut self.nodes[n].agent else { continue };
+            // One blocking query after the other: only a server that lags lets an answer overtake another.
+            let at = if late { now + delay } else { agent.told_at.max(now + delay) };
+            agent.told_at = if late { agent.told_at } else { at };
+            let view = Box::new(view.clone());
+            self.after(at - now, move |w| {
+                if w.has_consul(n) && !w.nodes[n].blind {
+                    w.at_agent(n, boot, move |w| w.agent_event(n, Event::Watched(view)));
+                }
+            });
+        }
+        self.tell_proxies(&view);
+    }
+
+    fn keep_watching(&mut self, n: usize, boot: u64) {
+        if self.agent(n, boot).is_none() {
+            return;
+        }
+        let late = self.rng.chance(self.mix.late_views);
+        if self.nodes[n].blind {
+            return self.after(1_000_000, move |w| w.keep_watching(n, boot));
+        }
+        let event = match self.has_consul(n) {
+            true if late => Event::Watched(Box::new(self.consul.past_view(self.rng.index(4)))),
+            true => Event::Watched(Box::new(self.consul.view())),
+            false => Event::ConsulLost,
+        };
+        self.at_agent(n, boot, move |w| w.agent_event(n, event));
+        let next = self.rng.range(1_000_000, 3_000_000);
+        self.after(next, move |w| w.keep_watching(n, boot));
+    }
+
+    fn keep_session(&mut self, n: usize, boot: u64) {
+        if self.agent(n, boot).is_none() {
+            return;
+        }
+        let delay = self.rng.range(500, 3_000);
+        self.after(delay, move |w| w.at_agent(n, boot, move |w| w.renew(n, boot)));
+    }
+
+    fn renew(&mut self, n: usize, boot: u64) {
+        if !self.has_consul(n) {
+            self.agent_event(n, Event::ConsulLost);
+            return self.after(1_000_000, move |w| w.keep_session(n, boot));
+        }
+        // Consul ends a session some time between once and twice its time to live.
+        let expires = self.now + SESSION_TTL_US + self.rng.range(0, SESSION_TTL_US + 2_000_000);
+        let fresh = format!("session{}", self.number());
+        let Some(session) = self.agent(n, boot).map(|a| a.session.clone()) else { return };
+        if session.as_ref().is_some_and(|s| self.consul.renew(s, expires)) {
+            return self.after(SESSION_TTL_US / 2, move |w| w.keep_session(n, boot));
+        }
+        if session.is_some() {
+            self.agent_event(n, Event::Session(None));
+        }
+        self.consul.create_session(&fresh, expires);
+        if let Some(agent) = self.agent(n, boot) {
+            agent.session = Some(fresh.clone());
+        }
+        self.agent_event(n, Event::Session(Some(fresh)));
+        self.after(SESSION_TTL_US / 2, move |w| w.keep_session(n, boot));
+    }
+
+    /// The member record follows what is known, written on change only.
+    fn register(&mut self, n: usize, boot: u64) {
+        let Some(agent) = self.agent(n, boot) else { return };
+        let Some(session) = agent.session.clone() else { return };
+        let me = agent.step.me();
+        let role = agent.step.view().record.as_ref().map_or(Role::Spare, |r| r.role_of(&me.id));
+        let incarnation = agent.step.engine().status().map(|st| st.incarnation.clone());
+        let uid = agent.step.memory().uid.clone();
+        let now_is = (session.clone(), incarnation.clone(), role, uid.is_some());
+        if agent.registered.as_ref() == Some(&now_is) {
+            return;
+        }
+        let member = Member {
+            id: me.id.clone(),
+            address: me.database.host.clone(),
+            port: me.database.port,
+            agent: format!("{}:7400", me.id),
+            engine: "redis".to_owned(),
+            version: "7.0.15".to_owned(),
+            zone: None,
+            role,
+            incarnation,
+            priority: me.priority,
+            adopt: me.adopt,
+            uid,
+            boot: me.boot.clone(),
+        };
+        agent.registered = Some(now_is.clone());
+        let delay = self.delay();
+        self.after(delay, move |w| {
+            if w.has_consul(n) && w.consul.put_member(&session, member) {
+                return w.consul_changed();
+            }
+            w.after(1_000_000, move |w| {
+                if let Some(agent) = w.agent(n, boot).filter(|a| a.registered.as_ref() == Some(&now_is)) {
+                    agent.registered = None;
+                }
+            });
+        });
+    }
+
+    fn learn_peers(&mut self, n: usize) {
+        let Some(agent) = &mut self.nodes[n].agent else { return };
+        for id in agent.step.view().members.keys() {
+            if let Some(peer) = index_of(id).filter(|peer| *peer != n) {
+                agent.peers.entry(peer).or_default();
+            }
+        }
+    }
+
+    fn spread_news(&mut self, n: usize, boot: u64) {
+        let Some(agent) = self.agent(n, boot) else { return };
+        if agent.news == agent.step.news() {
+            return;
+        }
+        agent.news = agent.step.news();
+        let peers: Vec<usize> = agent.peers.keys().copied().collect();
+        peers.into_iter().for_each(|peer| self.exchange(n, boot, peer));
+    }
+
+    fn call_peers(&mut self, n: usize, boot: u64) {
+        if self.agent(n, boot).is_none() {
+            return;
+        }
+        self.after(20 * MS, move |w| w.call_peers(n, boot));
+        let now = self.now;
+        let Some(agent) = self.agent(n, boot).filter(|a| !a.paused) else { return };
+        let due: Vec<usize> =
+            agent.peers.iter().filter(|(_, c)| c.calling == 0 && c.next <= now).map(|(peer, _)| *peer).collect();
+        due.into_iter().for_each(|peer| self.exchange(n, boot, peer));
+    }
+
+    fn garbled(&self, mut beat: Beat) -> Beat {
+        if let (Some(Bug::MarkersAlike), Engine::Up(status)) = (self.bug, &mut beat.engine)
+            && let Some(marker) = &mut status.marker
+        {
+            marker.counter = 0;
+        }
+        beat
+    }
+
+    /// One exchange: this side's beat there, the other's back.
+    fn exchange(&mut self, n: usize, boot: u64, peer: usize) {
+        let (millis, call) = (self.millis(n), self.number());
+        let Some(agent) = self.agent(n, boot) else { return };
+        let beat = agent.step.beat(millis, &name(peer));
+        agent.peers.entry(peer).or_default().calling = call;
+        self.after(PATIENCE_US, move |w| w.called(n, boot, peer, call, RETRY_US));
+        if self.rng.chance(self.mix.drop) {
+            return;
+        }
+        self.send(n, peer, move |w| {
+            if !w.nodes[peer].up {
+                return;
+            }
+            let Some(other) = w.nodes[peer].agent.as_ref().map(|a| a.boot) else {
+                return w.send(peer, n, move |w| {
+                    w.called(n, boot, peer, call, RETRY_US);
+                    w.at_agent(n, boot, move |w| w.agent_event(n, Event::Agent(name(peer), Sighting::Refused)));
+                });
+            };
+            w.at_agent(peer, other, move |w| w.called_by(peer, other, beat, n, boot, call));
+        });
+    }
+
+    fn called_by(&mut self, n: usize, boot: u64, beat: Beat, caller: usize, caller_boot: u64, call: u64) {
+        let millis = self.millis(n);
+        let next = self.now + BEAT_EVERY_MS * MS;
+        let Some(agent) = self.agent(n, boot) else { return };
+        let mine = agent.step.beat(millis, &name(caller));
+        agent.peers.entry(caller).or_default().next = next;
+        self.send(n, caller, move |w| {
+            w.called(caller, caller_boot, n, call, BEAT_EVERY_MS * MS);
+            w.at_agent(caller, caller_boot, move |w| {
+                let mine = w.garbled(mine);
+                w.agent_event(caller, Event::Beat(Box::new(mine)));
+            });
+        });
+        let beat = self.garbled(beat);
+        self.agent_event(n, Event::Beat(Box::new(beat)));
+    }
+
+    fn called(&mut self, n: usize, boot: u64, peer: usize, call: u64, next: u64) {
+        let at = self.now + next;
+        let Some(agent) = self.agent(n, boot) else { return };
+        if let Some(known) = agent.peers.get_mut(&peer).filter(|c| c.calling == call) {
+            *known = Call { calling: 0, next: at };
+        }
+    }
+
+    /// Asks the database how it is.
+    fn ask(&mut self, n: usize, boot: u64) {
+        let question = self.number();
+        let Some(agent) = self.agent(n, boot) else { return };
+        if agent.paused {
+            return self.after(20 * MS, move |w| w.ask(n, boot));
+        }
+        agent.asking = question;
+        let Some(run) = self.nodes[n].redis.as_ref().map(|p| p.run) else {
+            let down = Engine::Down { why: "it is not running".to_owned() };
+            return self.asked(n, boot, question, down);
+        };
+        self.after(PATIENCE_US, move |w| {
+            let incarnation = w.nodes[n].redis.as_ref().map(|p| p.incarnation.clone());
+            w.asked(n, boot, question, Engine::Silent { since: Millis::default(), incarnation });
+        });
+        let delay = self.rng.range(100, 1_000);
+        self.after(delay, move |w| {
+            w.at_redis(n, run, move |w| {
+                let engine = w.engine(n);
+                w.asked(n, boot, question, engine);
+            });
+        });
+    }
+
+    fn asked(&mut self, n: usize, boot: u64, question: u64, engine: Engine) {
+        let Some(agent) = self.agent(n, boot).filter(|a| a.asking == question) else { return };
+        agent.asking = 0;
+        let next = if agent.watchful { ASK_EVERY_US.1 } else { ASK_EVERY_US.0 };
+        self.at_agent(n, boot, move |w| w.agent_event(n, Event::Engine(engine)));
+        self.after(next, move |w| w.ask(n, boot));
+    }
+
+    /// Knocks at the recorded master's database.
+    fn knock(&mut self, n: usize, boot: u64) {
+        let Some(agent) = self.agent(n, boot) else { return };
+        let record = agent.step.view().record.as_ref();
+        let target = record.and_then(|r| r.master.as_ref()).and_then(|m| index_of(&m.id)).filter(|m| *m != n);
+        self.after(BEAT_EVERY_MS * MS / 2, move |w| w.knock(n, boot));
+        let Some(target) = target.filter(|_| self.agent(n, boot).is_some_and(|a| !a.paused)) else { return };
+        self.send(n, target, move |w| {
+            if !w.nodes[target].up {
+                return;
+            }
+            let heard = move |w: &mut World, sighting| {
+                w.send(target, n, move |w| {
+                    w.at_agent(n, boot, move |w| w.knocked(n, target, sighting));
+                });
+            };
+            match w.nodes[target].redis.as_ref().map(|p| p.run) {
+                Some(run) => w.at_redis(target, run, move |w| heard(w, Sighting::Heard)),
+                None => heard(w, Sighting::Refused),
+            }
+        });
+    }
+
+    /// An answer that comes after the target has changed is nobody's.
+    fn knocked(&mut self, n: usize, target: usize, sighting: Sighting) {
+        let Some(agent) = &self.nodes[n].agent else { return };
+        let record = agent.step.view().record.as_ref();
+        if record.and_then(|r| r.master.as_ref()).is_some_and(|m| m.id == name(target)) {
+            self.agent_event(n, Event::MasterDatabase(sighting));
+        }
+    }
+
+    /// The agent ends; whatever was on its way to it is lost.
+    pub(crate) fn kill_agent(&mut self, n: usize) {
+        if let Some(agent) = self.nodes[n].agent.take() {
+            self.tell(|| format!("n{} agent dies, boot {}", n + 1, agent.boot));
+        }
+    }
+
+    /// What the record said of itself last, for checks.
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.consul.record.as_ref().map(|(r, _)| r.stamp()).unwrap_or_default()
+    }
+}
+
+/// A transaction by which a restarted agent makes sure that nothing of its earlier run is under way.
+fn only_renews(stands: &Record, p: &Proposal) -> bool {
+    let same = (&p.record.replica, p.record.phase, p.record.epoch) == (&stands.replica, stands.phase, stands.epoch);
+    same && p.take_leader.is_some()
+}

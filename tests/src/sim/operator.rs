@@ -1,0 +1,224 @@
+//! What operators do to a group, and the troubles that only they can end: pauses, forced failovers, drains, copies
+//! cloned anew, full disks, and a Consul whose data went back.
+
+use super::HEALED_US;
+use super::checks::ensure;
+use super::world::{World, index_of, name};
+use election::{
+    Command, CommandOp, Duty, Engine, Identity, Incarnation, Memory, NodeId, Nonce, Phase, Previous, Proposal, Reason,
+    Record,
+};
+
+/// A draining master asks for its hand-over again after this long, as the driver does.
+const HAND_OVER_AGAIN_US: u64 = 5_000_000;
+
+impl World {
+    pub(crate) fn pause_group(&mut self) {
+        if !self.consul.pause(true) {
+            return;
+        }
+        self.tell(|| "an operator pauses the group".to_owned());
+        self.consul_changed();
+        let back = self.for_a_while();
+        self.after(back, World::resume_group);
+    }
+
+    pub(crate) fn resume_group(&mut self) {
+        if self.consul.pause(false) {
+            self.tell(|| "an operator resumes the group".to_owned());
+            self.consul_changed();
+        }
+    }
+
+    /// Who knows that the group is paused changes no role by himself.
+    pub(crate) fn knows_of_a_pause(&self, n: usize, p: &Proposal) -> Result<(), String> {
+        let Some(agent) = &self.nodes[n].agent else { return Ok(()) };
+        let Some(record) = agent.step.view().record.as_ref().filter(|_| agent.step.policy().paused) else {
+            return Ok(());
+        };
+        let asked = record.switchover.is_some() || p.consume.is_some();
+        ensure(p.record.epoch == record.epoch || asked, || format!("n{} changes roles in a paused group", n + 1))
+    }
+
+    /// `failover --to NODE --accept-data-loss`.
+    pub(crate) fn force(&mut self, n: usize) {
+        let command = Command { op: CommandOp::Failover, ..self.request(Some(name(n))) };
+        self.ask_group(command);
+    }
+
+    pub(crate) fn reinit(&mut self, n: usize) {
+        let command = Command { op: CommandOp::Reinit, ..self.request(Some(name(n))) };
+        self.ask_group(command);
+    }
+
+    /// By way of Consul, or by a signal.
+    pub(crate) fn ask_to_drain(&mut self, n: usize) {
+        if self.rng.chance(500) {
+            let command = Command { op: CommandOp::Drain, ..self.request(Some(name(n))) };
+            self.ask_group(command);
+            return;
+        }
+        let now = self.millis(n);
+        if let Some(agent) = self.nodes[n].agent.as_mut().filter(|a| !a.paused) {
+            agent.step.drain(now);
+            self.tell(|| format!("n{} is to be drained", n + 1));
+        }
+    }
+
+    /// What the driver does for a draining agent: it asks for the hand-over, and leaves when the database is stopped.
+    pub(crate) fn drains(&mut self, n: usize, boot: u64) {
+        let (now, end) = (self.now, self.consul_end());
+        let Some(agent) = self.agent(n, boot) else { return };
+        if !matches!(agent.step.duty(), Some(Duty::Drain { .. })) {
+            return;
+        }
+        if matches!(agent.step.reason(), Reason::Drained) {
+            return self.leave(n, boot);
+        }
+        if !agent.step.wants_handover() || now < agent.hand_over_after {
+            return;
+        }
+        agent.hand_over_after = now + HAND_OVER_AGAIN_US;
+        let expect_epoch = agent.step.view().record.as_ref().map_or(0, |r| r.epoch);
+        let (id, expires_at) = (format!("drain{}", self.number()), self.wall() + HAND_OVER_AGAIN_US / 1_000);
+        let by = format!("drain of n{}", n + 1);
+        let command = Command { id, op: CommandOp::Switchover, target: None, expect_epoch, expires_at, by };
+        self.send(n, end, move |w| {
+            if !w.consul.outage {
+                w.ask_group(command);
+            }
+        });
+    }
+
+    /// The agent ends its session and itself; some time later somebody starts it again.
+    fn leave(&mut self, n: usize, boot: u64) {
+        if let Some(session) = self.agent(n, boot).and_then(|a| a.session.clone()).filter(|_| self.has_consul(n)) {
+            self.consul.end_session(&session);
+        }
+        self.tell(|| format!("n{} is drained and leaves", n + 1));
+        let back = if self.now >= HEALED_US { 0 } else { self.for_a_while() };
+        self.after(0, move |w| {
+            if w.agent(n, boot).is_some() {
+                w.kill_agent(n);
+                w.after(back, move |w| w.start_agent(n));
+            }
+        });
+    }
+
+    /// A copy is thrown away by an agent that knows no record that names it.
+    pub(crate) fn may_be_thrown_away(&mut self, n: usize, boot: u64) -> Result<(), String> {
+        let Some(stamp) = self.agent(n, boot).and_then(|a| a.step.view().record.as_ref().map(Record::stamp)) else {
+            return Ok(());
+        };
+        let Some(record) = self.consul.truth().filter(|r| r.stamp() == stamp) else { return Ok(()) };
+        let named = record.is_master(&name(n)) || record.is_replica(&name(n));
+        ensure(!named, || format!("n{} throws its copy away, and record {stamp} names it (invariant 13)", n + 1))
+    }
+
+    pub(crate) fn disk_fails(&mut self, n: usize) {
+        self.nodes[n].disk.bad = true;
+        self.tell(|| format!("n{}'s disk takes no writes", n + 1));
+        let back = self.for_a_while();
+        self.after(back, move |w| {
+            w.nodes[n].disk.bad = false;
+            w.tell(|| format!("n{}'s disk takes writes again", n + 1));
+        });
+    }
+
+    /// A write that the disk does not take: refused, and under `appendfsync always` the end of the process.
+    pub(crate) fn write_fails(&mut self, n: usize) {
+        if self.nodes[n].redis.as_ref().is_some_and(|p| p.fsync) {
+            self.kill_redis(n, "its disk takes no writes, and every write must be on it");
+        }
+    }
+
+    /// Consul's data go back to an older snapshot, or are lost; but only while every node remembers the newest record:
+    /// who does not cannot know, and nothing protects him.
+    pub(crate) fn consul_goes_back(&mut self) {
+        let Some(stamp) = self.consul.truth().map(Record::stamp) else { return };
+        let known = self.nodes.iter().all(|node| node.agent.is_some() && node.memory.stamp == stamp);
+        if !known || self.consul.lost.is_some() || self.consul.outage {
+            return;
+        }
+        let ago = self.rng.index(4);
+        let (what, done) = match self.rng.range(0, 3) {
+            0 => ("the record is deleted", self.consul.wipe(false)),
+            1 => ("everything in Consul is lost", self.consul.wipe(true)),
+            _ => ("Consul's data go back to an older snapshot", self.consul.roll_back(ago)),
+        };
+        if done {
+            self.tell(|| what.to_owned());
+            self.consul_changed();
+            self.look_after_the_record();
+        }
+    }
+
+    /// Somebody notices, and tries until it works.
+    fn look_after_the_record(&mut self) {
+        let pause = self.rng.range(300_000, 4_000_000);
+        self.after(pause, |w| {
+            if w.consul.lost.is_some() && (w.consul.outage || !w.restore_record()) {
+                w.look_after_the_record();
+            }
+        });
+    }
+
+    /// `resume --restore-record`, under the conditions it has: every node remembers, those that the newest record names
+    /// remember the same, and their databases still run as it says.
+    pub(crate) fn restore_record(&mut self) -> bool {
+        let memories: Vec<&Memory> = self.nodes.iter().map(|node| &node.memory).collect();
+        let Some(newest) = memories.iter().filter_map(|m| m.record.as_ref()).max_by_key(|r| r.stamp()) else {
+            return false;
+        };
+        let holds = |id: &NodeId| index_of(id).is_some_and(|n| memories[n].record.as_ref() == Some(newest));
+        let master = newest.master.as_ref().map(|m| (&m.id, &m.incarnation));
+        let replica = newest.replica.as_ref().map(|r| (&r.id, &r.certificate.incarnation));
+        let runs = |(id, run): (&NodeId, &Incarnation)| {
+            let process = index_of(id).and_then(|n| self.nodes[n].redis.as_ref());
+            holds(id) && process.is_some_and(|p| p.incarnation == *run)
+        };
+        if !master.into_iter().chain(replica).all(runs) {
+            return false;
+        }
+        let record = restored(newest);
+        let policy = self.mix.policy.clone();
+        self.consul.restore(record, &policy);
+        self.tell(|| "an operator restores the record".to_owned());
+        self.record_changed(None);
+        self.consul_changed();
+        true
+    }
+
+    /// The last way out of a halt: an operator takes the node whose copy holds most.
+    pub(crate) fn force_the_best(&mut self) -> bool {
+        let able = |n: &usize| matches!(self.nodes[*n].agent.as_ref().map(|a| a.step.engine()), Some(Engine::Up(_)));
+        let held = |n: &usize| self.nodes[*n].redis.as_ref().map_or(0, |p| p.data.writes.count());
+        let Some(best) = (0..self.mix.nodes).filter(able).max_by_key(held) else { return false };
+        self.consul.withdraw();
+        let command = Command { op: CommandOp::Failover, ..self.request(Some(name(best))) };
+        self.ask_group(command)
+    }
+}
+
+/// The same roles in an epoch of its own, as the command line makes it.
+fn restored(newest: &Record) -> Record {
+    let epoch = newest.epoch + 1;
+    let active = matches!(newest.phase, Phase::Active | Phase::Switching);
+    let same = newest.master.as_ref().map(|m| Identity { id: m.id.clone(), incarnation: m.incarnation.clone() });
+    let reason = "record restored".to_owned();
+    let fresh = Previous { epoch: newest.epoch, master: same, position: None, reason: reason.clone(), data_loss: None };
+    let previous = if active { fresh } else { newest.previous.clone().unwrap_or(fresh) };
+    let mut writer = newest.writer.clone();
+    writer.boot = format!("operator{epoch}");
+    Record {
+        epoch,
+        writer,
+        active_epoch: if active { epoch } else { newest.active_epoch },
+        seq: newest.seq + 1,
+        nonce: Nonce(format!("restored{epoch}")),
+        phase: if active { Phase::Active } else { newest.phase },
+        previous: Some(Previous { reason, ..previous }),
+        switchover: newest.switchover.clone().filter(|_| !active),
+        ..newest.clone()
+    }
+}

@@ -1,0 +1,340 @@
+//! Redis replication: connect, partial or full resync, the stream, acknowledgements, links that break.
+
+use super::bugs::Bug;
+use super::checks;
+use super::data::Entry;
+use super::redis::{Downstream, LINK_TIMEOUT_US, LinkState, Role, Upstream};
+use super::world::World;
+use election::Lineage;
+
+/// How a replica asks for the stream.
+struct Psync {
+    link: u64,
+    node: usize,
+    run: u64,
+    secret: String,
+    replid: Lineage,
+    offset: u64,
+}
+
+impl World {
+    /// REPLICAOF: the link to anybody else ends, and everybody behind this one has to come again.
+    pub(crate) fn replica_of(&mut self, n: usize, run: u64, source: Option<usize>) {
+        self.drop_upstream(n, run);
+        self.drop_downstream(n, run, |_| true);
+        let now = self.now;
+        let Some(p) = self.redis(n, run) else { return };
+        p.waiters.clear(); // Blocked clients are told -UNBLOCKED when the role changes.
+        p.role = match source {
+            Some(source) => Role::Follows(Upstream { source, link: None, state: LinkState::Connecting, heard: now }),
+            None => Role::Sealed,
+        };
+        self.connect(n, run);
+    }
+
+    pub(crate) fn connect(&mut self, n: usize, run: u64) {
+        let (link, now) = (self.number(), self.now);
+        let Some(p) = self.redis(n, run) else { return };
+        let (secret, replid, offset) = (p.primary_auth.clone(), p.replid.clone(), p.offset);
+        let Some(up) = p.upstream().filter(|up| up.link.is_none()) else { return };
+        (up.link, up.state, up.heard) = (Some(link), LinkState::Connecting, now);
+        let source = up.source;
+        let ask = Psync { link, node: n, run, secret, replid, offset };
+        self.send(n, source, move |w| w.accept(source, ask));
+    }
+
+    fn accept(&mut self, s: usize, ask: Psync) {
+        let Some(run) = self.nodes[s].redis.as_ref().map(|p| p.run) else {
+            if self.nodes[s].up {
+                self.send(s, ask.node, move |w| w.upstream_closed(ask.node, ask.run, ask.link));
+            }
+            return;
+        };
+        self.at_redis(s, run, move |w| w.psync(s, run, ask));
+    }
+
+    fn psync(&mut self, s: usize, run: u64, ask: Psync) {
+        let (now, anybody) = (self.now, self.bug == Some(Bug::ChannelNotExclusive));
+        let Some(p) = self.redis(s, run) else { return };
+        if p.loading || (p.secret != ask.secret && !anybody) || !p.serves() {
+            return self.send(s, ask.node, move |w| w.upstream_closed(ask.node, ask.run, ask.link));
+        }
+        let continues = p.continues(&ask.replid, ask.offset);
+        let (link, node) = (ask.link, ask.node);
+        let sent = if continues { ask.offset } else { p.offset };
+        p.downstream.push(Downstream { link, node, run: ask.run, online: continues, sent, ack: 0, acked_at: now });
+        if continues {
+            let (replid, entries) = (p.replid.clone(), p.since(ask.offset));
+            p.downstream.iter_mut().filter(|d| d.link == link).for_each(|d| d.sent = p.offset);
+            self.stream(s, run, ask.node, ask.run, link, move |w| w.go_on(ask.node, ask.run, link, replid, entries));
+        } else {
+            self.full_resync(s, run, ask);
+        }
+    }
+
+    /// `+CONTINUE`: the copy goes on where it was, under the source's name of the history.
+    fn go_on(&mut self, n: usize, run: u64, link: u64, replid: Lineage, entries: Vec<Entry>) {
+        let now = self.now;
+        let Some(p) = self.redis(n, run).filter(|p| p.link() == Some(link)) else { return };
+        if let Some(up) = p.upstream() {
+            (up.state, up.heard) = (LinkState::Online, now);
+        }
+        if p.replid != replid {
+            p.rename_history(replid);
+            self.drop_downstream(n, run, |_| true);
+        }
+        self.take_in(n, run, link, entries);
+    }
+
+    /// The source's copy is transferred; the old one stands until it is loaded.
+    fn full_resync(&mut self, s: usize, s_run: u64, ask: Psync) {
+        let Some(p) = self.redis(s, s_run) else { return };
+        let (data, replid, offset) = (p.data.clone(), p.replid.clone(), p.offset);
+        let (n, run, link) = (ask.node, ask.run, ask.link);
+        self.tell(|| format!("n{} copies from n{} (it was at {} {})", n + 1, s + 1, ask.replid, ask.offset));
+        self.stream(s, s_run, n, run, link, move |w| w.begin_transfer(n, run, link));
+        let transfer = self.rng.range(10_000, 1_200_000);
+        self.after(transfer, move |w| {
+            w.stream(s, s_run, n, run, link, move |w| {
+                w.load(n, run, link, move |w| {
+                    let Some(p) = w.redis(n, run) else { return };
+                    p.replace(data, replid, offset);
+                    w.loaded(n, run, link, s, s_run);
+                });
+            });
+        });
+    }
+
+    fn begin_transfer(&mut self, n: usize, run: u64, link: u64) {
+        let now = self.now;
+        let Some(p) = self.redis(n, run).filter(|p| p.link() == Some(link)) else { return };
+        if let Some(up) = p.upstream() {
+            (up.state, up.heard) = (LinkState::Transfer, now);
+        }
+        self.drop_downstream(n, run, |_| true);
+    }
+
+    /// The old copy is gone before the new one stands: cut now, an empty copy is left that looks whole.
+    fn load(&mut self, n: usize, run: u64, link: u64, finish: impl FnOnce(&mut World) + 'static) {
+        let (empty, now) = (Lineage(self.rng.text()), self.now);
+        let Some(p) = self.redis(n, run).filter(|p| p.link() == Some(link)) else { return };
+        if let Some(up) = p.upstream() {
+            (up.state, up.heard) = (LinkState::Load, now);
+        }
+        p.loading = true;
+        p.persisted = false;
+        p.replace(super::data::Data::default(), empty, 1);
+        let incarnation = p.incarnation.clone();
+        let result = checks::may_be_wiped(&self.consul, n, &incarnation);
+        self.check(result);
+        let took = self.rng.range(5_000, 150_000);
+        self.after(took, move |w| {
+            w.at_redis(n, run, move |w| {
+                if w.redis(n, run).is_some_and(|p| p.link() == Some(link)) {
+                    finish(w);
+                }
+            });
+        });
+    }
+
+    fn loaded(&mut self, n: usize, run: u64, link: u64, s: usize, s_run: u64) {
+        let (now, rewrite) = (self.now, self.rng.range(50_000, 1_500_000));
+        let Some(p) = self.redis(n, run) else { return };
+        p.loading = false;
+        let offset = p.offset;
+        if let Some(up) = p.upstream() {
+            (up.state, up.heard) = (LinkState::Online, now);
+        }
+        // Until the file has been rewritten, a restart brings the old data back.
+        self.after(rewrite, move |w| {
+            w.at_redis(n, run, move |w| {
+                let node = &mut w.nodes[n];
+                let Some(p) = node.redis.as_mut().filter(|p| !p.loading && !p.persisted) else { return };
+                p.persisted = true;
+                node.disk.replace(&p.data);
+            });
+        });
+        self.send(n, s, move |w| {
+            w.at_redis(s, s_run, move |w| {
+                let now = w.now;
+                let Some(p) = w.redis(s, s_run) else { return };
+                for d in p.downstream.iter_mut().filter(|d| d.link == link) {
+                    (d.online, d.ack, d.acked_at) = (true, offset, now);
+                }
+                w.pump(s, s_run);
+            });
+        });
+    }
+
+    /// Bytes on a link: late while the way is cut, lost when the link has ended meanwhile.
+    fn stream(
+        &mut self,
+        from: usize,
+        from_run: u64,
+        to: usize,
+        run: u64,
+        link: u64,
+        task: impl FnOnce(&mut World) + 'static,
+    ) {
+        let delay = self.delay();
+        self.after(delay, move |w| w.arrive(from, from_run, to, run, link, task));
+    }
+
+    fn arrive(
+        &mut self,
+        from: usize,
+        from_run: u64,
+        to: usize,
+        run: u64,
+        link: u64,
+        task: impl FnOnce(&mut World) + 'static,
+    ) {
+        if !self.reaches(from, to) || !self.nodes[to].up {
+            let sender_has = self.redis(from, from_run).is_some_and(|p| p.downstream.iter().any(|d| d.link == link));
+            if sender_has {
+                self.after(40_000, move |w| w.arrive(from, from_run, to, run, link, task));
+            }
+            return;
+        }
+        if self.redis(to, run).is_none_or(|p| p.link() != Some(link)) {
+            // The machine answers with a reset.
+            return self.send(to, from, move |w| w.downstream_closed(from, from_run, link));
+        }
+        self.at_redis(to, run, task);
+    }
+
+    /// Sends everybody behind this one what they have not been sent.
+    pub(crate) fn pump(&mut self, s: usize, run: u64) {
+        let Some(p) = self.redis(s, run) else { return };
+        let offset = p.offset;
+        let behind: Vec<_> = p
+            .downstream
+            .iter()
+            .filter(|d| d.online && d.sent < offset)
+            .map(|d| (d.link, d.node, d.run, d.sent))
+            .collect();
+        p.downstream.iter_mut().filter(|d| d.online).for_each(|d| d.sent = offset);
+        for (link, node, node_run, sent) in behind {
+            let Some(entries) = self.redis(s, run).map(|p| p.since(sent)) else { return };
+            self.stream(s, run, node, node_run, link, move |w| w.receive(node, node_run, link, sent, entries));
+        }
+    }
+
+    /// TCP keeps the order: what overtook waits for what comes before it.
+    fn receive(&mut self, n: usize, run: u64, link: u64, start: u64, entries: Vec<Entry>) {
+        let Some(p) = self.redis(n, run).filter(|p| p.link() == Some(link)) else { return };
+        let online = p.upstream().is_some_and(|up| up.state == LinkState::Online);
+        if !online || p.offset < start {
+            return self.after(500, move |w| w.at_redis(n, run, move |w| w.receive(n, run, link, start, entries)));
+        }
+        self.take_in(n, run, link, entries);
+    }
+
+    fn take_in(&mut self, n: usize, run: u64, link: u64, entries: Vec<Entry>) {
+        let now = self.now;
+        let node = &mut self.nodes[n];
+        if node.disk.bad
+            && entries.iter().any(|e| *e != Entry::Ping)
+            && node.redis.as_ref().is_some_and(|p| p.run == run)
+        {
+            // `replica-ignore-disk-write-errors no`: it does not acknowledge what it cannot keep.
+            return self.kill_redis(n, "its disk takes no writes");
+        }
+        let Some(p) = node.redis.as_mut().filter(|p| p.run == run) else { return };
+        entries.into_iter().for_each(|entry| p.append(entry, now, &mut node.disk));
+        if let Some(up) = p.upstream() {
+            up.heard = now;
+        }
+        self.pump(n, run);
+        self.acknowledge(n, run, link);
+    }
+
+    fn acknowledge(&mut self, n: usize, run: u64, link: u64) {
+        let Some(p) = self.redis(n, run) else { return };
+        let offset = p.offset;
+        let Some(source) = p.upstream().filter(|up| up.state == LinkState::Online).map(|up| up.source) else { return };
+        let Some(s_run) = self.nodes[source].redis.as_ref().map(|p| p.run) else { return };
+        self.send(n, source, move |w| w.at_redis(source, s_run, move |w| w.acknowledged(source, s_run, link, offset)));
+    }
+
+    fn acknowledged(&mut self, s: usize, run: u64, link: u64, offset: u64) {
+        let now = self.now;
+        let Some(p) = self.redis(s, run) else { return };
+        for d in p.downstream.iter_mut().filter(|d| d.link == link) {
+            d.ack = d.ack.max(offset);
+            d.acked_at = now;
+        }
+        self.release_waiters(s, run);
+    }
+
+    /// Ends this process's own link.
+    pub(crate) fn drop_upstream(&mut self, n: usize, run: u64) {
+        let Some(p) = self.redis(n, run) else { return };
+        let Some(up) = p.upstream() else { return };
+        let (source, Some(link)) = (up.source, up.link.take()) else { return };
+        p.loading = false; // A load that is cut leaves what stands then.
+        let Some(s_run) = self.nodes[source].redis.as_ref().map(|p| p.run) else { return };
+        self.send(n, source, move |w| w.at_redis(source, s_run, move |w| w.downstream_closed(source, s_run, link)));
+    }
+
+    /// Ends the links of those behind it.
+    pub(crate) fn drop_downstream(&mut self, s: usize, run: u64, which: impl Fn(usize) -> bool) {
+        let Some(p) = self.redis(s, run) else { return };
+        let gone: Vec<_> = p.downstream.iter().filter(|d| which(d.node)).map(|d| (d.link, d.node, d.run)).collect();
+        p.downstream.retain(|d| !which(d.node));
+        for (link, node, node_run) in gone {
+            self.send(s, node, move |w| {
+                w.at_redis(node, node_run, move |w| w.upstream_closed(node, node_run, link));
+            });
+        }
+    }
+
+    fn downstream_closed(&mut self, s: usize, run: u64, link: u64) {
+        if let Some(p) = self.redis(s, run) {
+            p.downstream.retain(|d| d.link != link);
+        }
+    }
+
+    pub(crate) fn upstream_closed(&mut self, n: usize, run: u64, link: u64) {
+        let Some(p) = self.redis(n, run).filter(|p| p.link() == Some(link)) else { return };
+        p.loading = false;
+        if let Some(up) = p.upstream() {
+            up.link = None;
+        }
+    }
+
+    /// Redis's own clock: pings, acknowledgements, time limits, another try.
+    pub(crate) fn cron(&mut self, n: usize, run: u64, beat: u64) {
+        if self.redis(n, run).is_none() {
+            return;
+        }
+        self.after(250_000, move |w| w.cron(n, run, beat + 1));
+        if self.redis(n, run).is_some_and(|p| p.paused) {
+            return;
+        }
+        let now = self.now;
+        let node = &mut self.nodes[n];
+        let Some(p) = node.redis.as_mut() else { return };
+        let late = |since: u64| now.saturating_sub(since) > LINK_TIMEOUT_US;
+        if beat.is_multiple_of(4) && p.is_master() && !p.downstream.is_empty() {
+            p.append(Entry::Ping, now, &mut node.disk);
+        }
+        let stale: Vec<usize> = p.downstream.iter().filter(|d| late(d.acked_at)).map(|d| d.node).collect();
+        let (mut cut, mut idle, mut online) = (false, false, None);
+        if let Some(up) = p.upstream() {
+            let limit = if up.state == LinkState::Connecting { 1_000_000 } else { LINK_TIMEOUT_US };
+            cut = up.link.is_some() && now.saturating_sub(up.heard) > limit;
+            idle = up.link.is_none() && !p.loading;
+            online = p.link();
+        }
+        self.drop_downstream(n, run, |node| stale.contains(&node));
+        if cut {
+            self.drop_upstream(n, run);
+        } else if idle {
+            self.connect(n, run);
+        } else if let (Some(link), 0) = (online, beat % 4) {
+            self.acknowledge(n, run, link);
+        }
+        self.pump(n, run);
+    }
+}

@@ -1,0 +1,239 @@
+//! Virtual time, the queue of what happens next, and who can reach whom.
+
+use super::bugs::Bug;
+use super::checks::Ledger;
+use super::client::Proxy;
+use super::consul::Consul;
+use super::data::Disk;
+use super::mix::Mix;
+use super::node::Agent;
+use super::redis::Process;
+use super::rng::Rng;
+use super::story::Story;
+use election::{Memory, NodeId, Proposal, Stamp};
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+/// Something that happens at an instant.
+pub(crate) type Task = Box<dyn FnOnce(&mut World)>;
+
+struct Scheduled {
+    at: u64,
+    number: u64,
+    task: Task,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+impl Eq for Scheduled {}
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Scheduled {
+    // The heap gives the greatest first: the earliest instant, and of one instant the first that was scheduled.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}
+
+/// A machine.
+#[derive(Default)]
+pub(crate) struct Node {
+    pub(crate) up: bool,
+    pub(crate) agent: Option<Agent>,
+    pub(crate) redis: Option<Process>,
+    pub(crate) disk: Disk,
+    /// What the last process let others replicate with.
+    pub(crate) last_secret: String,
+    /// The agent's memory on disk.
+    pub(crate) memory: Memory,
+    /// The newest record this node ever remembered, whatever its disk says.
+    pub(crate) remembered: Stamp,
+    /// Where its monotonic clock starts, in milliseconds, and how fast it runs, in thousandths.
+    pub(crate) clock: (u64, u64),
+    /// A scenario's: this node is told nothing new of Consul by its watch.
+    pub(crate) blind: bool,
+}
+
+/// Everything.
+pub(crate) struct World {
+    pub(crate) now: u64,
+    scheduled: u64,
+    queue: BinaryHeap<Scheduled>,
+    pub(crate) rng: Rng,
+    numbers: u64,
+    pub(crate) mix: Mix,
+    pub(crate) bug: Option<Bug>,
+    pub(crate) consul: Consul,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) proxies: Vec<Proxy>,
+    /// `cut[a][b]`: nothing gets from a to b. Nodes first, then Consul, then the proxies.
+    pub(crate) cut: Vec<Vec<bool>>,
+    pub(crate) ledger: Ledger,
+    pub(crate) story: Story,
+    pub(crate) failure: Option<String>,
+    pub(crate) faults: u64,
+    /// A scenario's: which transactions stay under way until it lets them go, and those that do.
+    pub(crate) hold: Option<fn(&Proposal) -> bool>,
+    pub(crate) held: Vec<Proposal>,
+    /// A scenario's: the proxies are told nothing new.
+    pub(crate) blind_proxies: bool,
+}
+
+/// How many proxies, each with a writing client.
+pub(crate) const PROXIES: usize = 2;
+
+impl World {
+    pub(crate) fn new(seed: u64, bug: Option<Bug>, telling: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        let mix = Mix::draw(&mut rng);
+        Self::of(rng, mix, bug, telling, &format!("seed {seed}"))
+    }
+
+    pub(crate) fn of(mut rng: Rng, mix: Mix, bug: Option<Bug>, telling: bool, name: &str) -> Self {
+        let ends = mix.nodes + 1 + PROXIES;
+        let node = |rng: &mut Rng| Node {
+            up: true,
+            clock: (rng.range(1_000_000, 9_000_000), rng.range(970, 1_030)),
+            ..Node::default()
+        };
+        let nodes = (0..mix.nodes).map(|_| node(&mut rng)).collect();
+        let mut story = Story::new(telling);
+        story.tell(0, || format!("{name}: {mix:?}"));
+        Self {
+            now: 0,
+            scheduled: 0,
+            queue: BinaryHeap::new(),
+            rng,
+            numbers: 0,
+            bug,
+            consul: Consul::default(),
+            nodes,
+            proxies: (0..PROXIES).map(|_| Proxy::default()).collect(),
+            cut: vec![vec![false; ends]; ends],
+            mix,
+            ledger: Ledger::default(),
+            story,
+            failure: None,
+            faults: 0,
+            hold: None,
+            held: Vec::new(),
+            blind_proxies: false,
+        }
+    }
+
+    /// Does the next thing, unless it lies after `until` or something has failed.
+    pub(crate) fn step(&mut self, until: u64) -> bool {
+        if self.failure.is_some() || self.queue.peek().is_none_or(|next| next.at > until) {
+            return false;
+        }
+        let Some(next) = self.queue.pop() else { return false };
+        self.now = next.at;
+        (next.task)(self);
+        true
+    }
+
+    pub(crate) fn after(&mut self, delay: u64, task: impl FnOnce(&mut World) + 'static) {
+        self.scheduled += 1;
+        self.queue.push(Scheduled { at: self.now + delay, number: self.scheduled, task: Box::new(task) });
+    }
+
+    /// A number that nothing else has.
+    pub(crate) fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    /// The first thing that is wrong ends the run.
+    pub(crate) fn fail(&mut self, what: impl Into<String>) {
+        let what = what.into();
+        self.story.tell(self.now, || format!("WRONG: {what}"));
+        self.failure.get_or_insert(what);
+    }
+
+    pub(crate) fn check(&mut self, result: Result<(), String>) {
+        if let Err(what) = result {
+            self.fail(what);
+        }
+    }
+
+    pub(crate) fn tell(&mut self, line: impl FnOnce() -> String) {
+        self.story.tell(self.now, line);
+    }
+
+    /// The end that Consul is.
+    pub(crate) fn consul_end(&self) -> usize {
+        self.mix.nodes
+    }
+
+    pub(crate) fn proxy_end(&self, proxy: usize) -> usize {
+        self.mix.nodes + 1 + proxy
+    }
+
+    pub(crate) fn reaches(&self, from: usize, to: usize) -> bool {
+        !self.cut[from][to]
+    }
+
+    /// Whether calls to Consul from there are answered.
+    pub(crate) fn has_consul(&self, from: usize) -> bool {
+        let consul = self.consul_end();
+        !self.consul.outage && self.reaches(from, consul) && self.reaches(consul, from)
+    }
+
+    pub(crate) fn delay(&mut self) -> u64 {
+        if self.rng.chance(self.mix.slow) { self.rng.range(1_000, 400_000) } else { self.rng.range(100, 800) }
+    }
+
+    /// One message; it is lost when the way is cut when it leaves or when it would arrive.
+    pub(crate) fn send(&mut self, from: usize, to: usize, task: impl FnOnce(&mut World) + 'static) {
+        if !self.reaches(from, to) {
+            return;
+        }
+        let delay = self.delay();
+        self.after(delay, move |w| {
+            if w.reaches(from, to) {
+                task(w);
+            }
+        });
+    }
+
+    /// Runs in the agent of that boot; later when it is stopped, never when it has ended.
+    pub(crate) fn at_agent(&mut self, n: usize, boot: u64, task: impl FnOnce(&mut World) + 'static) {
+        let Some(agent) = self.nodes[n].agent.as_mut().filter(|a| a.boot == boot) else { return };
+        if agent.paused { agent.inbox.push(Box::new(task)) } else { task(self) }
+    }
+
+    /// Runs in the process of that run; later when it is stopped, never when it has ended.
+    pub(crate) fn at_redis(&mut self, n: usize, run: u64, task: impl FnOnce(&mut World) + 'static) {
+        let Some(process) = self.nodes[n].redis.as_mut().filter(|p| p.run == run) else { return };
+        if process.paused { process.inbox.push(Box::new(task)) } else { task(self) }
+    }
+
+    pub(crate) fn redis(&mut self, n: usize, run: u64) -> Option<&mut Process> {
+        self.nodes[n].redis.as_mut().filter(|p| p.run == run)
+    }
+
+    pub(crate) fn agent(&mut self, n: usize, boot: u64) -> Option<&mut Agent> {
+        self.nodes[n].agent.as_mut().filter(|a| a.boot == boot)
+    }
+
+    /// Milliseconds since 1970, for people.
+    pub(crate) fn wall(&self) -> u64 {
+        1_700_000_000_000 + self.now / 1_000
+    }
+}
+
+/// The name of a node.
+pub(crate) fn name(n: usize) -> NodeId {
+    NodeId(format!("n{}", n + 1))
+}
+
+/// The node of that name.
+pub(crate) fn index_of(id: &NodeId) -> Option<usize> {
+    id.as_str().strip_prefix('n').and_then(|n| n.parse::<usize>().ok()).and_then(|n| n.checked_sub(1))
+}

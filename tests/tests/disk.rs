@@ -1,0 +1,192 @@
+//! Disks that take no writes: a master hands over, a hot replica is let go, an agent that cannot remember says so and
+//! changes nothing. Each test runs itself again in a mount namespace of its own, where it may mount small disks: they
+//! are gone with it, however it ends.
+
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+use understudy_tests::real::{Cast, LIMIT, SWING, Story, build, connect, copy, start, until};
+
+/// Set where a test runs in a mount namespace of its own.
+const INSIDE: &str = "UNDERSTUDY_TEST_MOUNTS";
+
+/// Room for the data of a test, not for more.
+const SIZE: &str = "size=48m";
+
+/// Runs the test of this name in a namespace of its own; true when this is that run. Root may make one, others may
+/// where the system lets them be root in a user namespace; where neither works, the test says that it did nothing.
+fn inside(test: &str) -> Result<bool> {
+    if std::env::var_os(INSIDE).is_some() {
+        return Ok(true);
+    }
+    let way = ["--mount", "--mount --map-root-user"].into_iter().find(|way| {
+        let mut probe = Command::new("unshare");
+        probe.args(way.split(' ')).args(["mount", "-t", "tmpfs", "tmpfs", "/mnt"]).stderr(Stdio::null());
+        probe.status().is_ok_and(|status| status.success())
+    });
+    let Some(way) = way else {
+        eprintln!("{test}: NOT RUN: this user may not mount a disk, not even in a namespace of its own");
+        return Ok(false);
+    };
+    let mut again = Command::new("unshare");
+    let this = std::env::current_exe()?;
+    let status =
+        again.args(way.split(' ')).arg(this).args(["--exact", test, "--nocapture"]).env(INSIDE, "1").status()?;
+    anyhow::ensure!(status.success(), "{test}: {status}");
+    Ok(false)
+}
+
+fn mount(args: &[&str], at: &Path) -> Result<()> {
+    let told = Command::new("mount").args(args).arg(at).output()?;
+    anyhow::ensure!(told.status.success(), "mount {args:?}: {}", String::from_utf8_lossy(&told.stderr));
+    Ok(())
+}
+
+/// Stops the agent and the database of a node in an orderly way, puts a small disk in place of a folder with all that is
+/// in it, and starts the node again.
+async fn small_disk(story: &mut Story, node: &str, folder: PathBuf) -> Result<()> {
+    let left = story.leave_agent(node, LIMIT).await?.context("the agent did not leave")?;
+    anyhow::ensure!(left.success(), "{left}");
+    story.kill_redis(node)?;
+    let aside = folder.with_extension("aside");
+    until("the end of the database", async || Ok(story.redis_pid(node).is_err().then_some(()))).await?;
+    std::fs::rename(&folder, &aside)?;
+    std::fs::create_dir(&folder)?;
+    mount(&["-t", "tmpfs", "-o", SIZE, "tmpfs"], &folder)?;
+    copy(&aside, &folder)?;
+    story.restart_agent(node)?;
+    story.cast().await?;
+    Ok(())
+}
+
+/// Takes all the room that is left on the disk of `folder`. The file can be removed again.
+fn fill(folder: &Path) -> Result<PathBuf> {
+    use std::io::Write;
+    let path = folder.join("ballast");
+    let mut file = std::fs::File::create(&path)?;
+    // Ever smaller pieces: not a byte is left.
+    for size in [1 << 20, 1 << 12, 1] {
+        let piece = vec![0; size];
+        while file.write_all(&piece).is_ok() {}
+    }
+    Ok(path)
+}
+
+/// A group of three whose `node` has its data on a small disk and the role that is asked for.
+async fn three(pick: fn(&Cast) -> &String) -> Result<(Story, Cast, String)> {
+    let mut story = start(build()?.nodes(3).policy("flap_pause", "\"1s\"")).await?;
+    let cast = story.cast().await?;
+    let node = pick(&cast).clone();
+    let data = story.data(&node);
+    small_disk(&mut story, &node, data).await?;
+    let cast = story.cast().await?;
+    Ok((story, cast, node))
+}
+
+#[tokio::test]
+async fn a_master_whose_disk_is_full_hands_over() -> Result<()> {
+    if !inside("a_master_whose_disk_is_full_hands_over")? {
+        return Ok(());
+    }
+    let (story, cast, node) = three(|cast| &cast.hot).await?;
+    if cast.master != node {
+        story.switchover(Some(&node)).await?;
+    }
+    let before = story.cast().await?;
+    assert_eq!(before.master, node);
+    let mut writer = story.client("full").await?;
+    let since = Instant::now();
+    let ballast = fill(&story.data(&node))?;
+    let status = story.taken_over(&node).await?;
+    assert_eq!((status.active_master(), status.epoch), (Some(before.hot.as_str()), before.epoch + 1));
+    writer.wait_for_acks(SWING, since, LIMIT).await?;
+    let last = story.history().await?.pop().context("no history")?;
+    assert!(last.reason.contains("disk"), "{}", last.reason);
+    assert_eq!(last.data_loss, None);
+    std::fs::remove_file(ballast)?;
+    let after = story.cast().await?;
+    story.chain(&after).await?;
+    assert_eq!(story.lost(&mut writer).await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_hot_replica_whose_disk_is_full_is_let_go() -> Result<()> {
+    if !inside("a_hot_replica_whose_disk_is_full_is_let_go")? {
+        return Ok(());
+    }
+    let (story, cast, node) = three(|cast| &cast.spares[0]).await?;
+    if cast.hot != node {
+        // The other one makes room: of the two copies the healthy one is certified.
+        story.kill_redis(&cast.hot)?;
+    }
+    story.wait_until("the small disk as hot replica", LIMIT, |s| s.hot_replica() == Some(node.as_str())).await?;
+    let before = story.cast().await?;
+    assert_eq!((&before.hot, before.epoch), (&node, cast.epoch));
+    let mut writer = story.client("full").await?;
+    let since = Instant::now();
+    let ballast = fill(&story.data(&node))?;
+    let other = before.spares[0].as_str();
+    let status = story.wait_until("the other copy as hot replica", LIMIT, |s| s.hot_replica() == Some(other)).await?;
+    assert_eq!((status.active_master(), status.epoch), (Some(before.master.as_str()), before.epoch));
+    writer.wait_for_acks(SWING, since, LIMIT).await?;
+    std::fs::remove_file(ballast)?;
+    let after = story.cast().await?;
+    assert_eq!(after.spares, [node]);
+    assert_eq!(story.lost(&mut writer).await?, 0);
+    Ok(())
+}
+
+/// The master's agent cannot write; `heal` lets it.
+async fn remembers_nothing(mut story: Story, before: Cast, heal: impl FnOnce() -> Result<()>) -> Result<()> {
+    let mut writer = story.client("forgetful").await?;
+    // A master writes down now and then how far its marker has come; a lost hot replica makes it write down more.
+    story.kill_node(&before.hot)?;
+    let reason = story.says(&before.master, "memory_fails").await?;
+    assert!(reason.contains("cannot remember") && reason.contains("serving goes on"), "{reason}");
+    let stuck = story.status().await?;
+    assert_eq!((stuck.active_master(), stuck.epoch), (Some(before.master.as_str()), before.epoch));
+    // It serves: reads are answered.
+    let mut client = connect(story.redis_addr(&before.master)?).await?;
+    let keys: u64 = redis::cmd("DBSIZE").query_async(&mut client).await?;
+    assert!(keys >= SWING as u64, "{keys}");
+    heal()?;
+    writer.wait_for_acks(SWING, Instant::now(), LIMIT).await?;
+    story.restart_agent(&before.hot)?;
+    let after = story.cast().await?;
+    assert_eq!((&after.master, after.epoch), (&before.master, before.epoch));
+    assert_eq!(story.lost(&mut writer).await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_whose_disk_is_full_says_so_and_serving_goes_on() -> Result<()> {
+    if !inside("an_agent_whose_disk_is_full_says_so_and_serving_goes_on")? {
+        return Ok(());
+    }
+    let mut story = start(build()?.nodes(3)).await?;
+    let node = story.cast().await?.spares[0].clone();
+    let memory = story.memory(&node);
+    small_disk(&mut story, &node, memory.clone()).await?;
+    story.switchover(Some(&node)).await?;
+    let before = story.cast().await?;
+    assert_eq!(before.master, node);
+    let ballast = fill(&memory)?;
+    remembers_nothing(story, before, || Ok(std::fs::remove_file(ballast)?)).await
+}
+
+#[tokio::test]
+async fn an_agent_whose_disk_is_read_only_says_so_and_serving_goes_on() -> Result<()> {
+    if !inside("an_agent_whose_disk_is_read_only_says_so_and_serving_goes_on")? {
+        return Ok(());
+    }
+    let story = start(build()?.nodes(3)).await?;
+    let before = story.cast().await?;
+    let memory = story.memory(&before.master);
+    // What is open stays as it was; nothing new can be written.
+    mount(&["--bind", memory.to_str().context("no text")?], &memory)?;
+    mount(&["-o", "remount,bind,ro"], &memory)?;
+    let at = memory.clone();
+    remembers_nothing(story, before, || mount(&["-o", "remount,bind,rw"], &at)).await
+}
