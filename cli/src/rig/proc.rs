@@ -84,6 +84,7 @@ mod tests {
         let start = |dir: &Path| Command::new("sleep").arg("600").current_dir(dir).spawn().unwrap();
         let (mut victim, mut other) = (start(inside.path()), start(outside.path()));
         sweep(inside.path());
+        until(|| is_zombie(victim.id()));
         assert!(!victim.wait().unwrap().success());
         assert!(works_in(other.id(), &outside.path().canonicalize().unwrap()));
         other.kill().unwrap();
@@ -96,7 +97,18 @@ mod tests {
         let file = folder.path().join("f");
         fs::write(&file, "").unwrap();
         let mut child = Command::new("tail").arg("-f").arg(&file).current_dir("/").spawn().unwrap();
+        // `spawn` returns as soon as the new program is in place, a moment before the kernel shows its command line.
+        until(|| names(child.id(), folder.path()));
         sweep(folder.path());
+        until(|| is_zombie(child.id()));
         assert!(!child.wait().unwrap().success());
+    }
+
+    fn until(reached: impl Fn() -> bool) {
+        let deadline = Instant::now() + 6 * GONE_WITHIN;
+        while !reached() {
+            assert!(Instant::now() < deadline, "it never happened");
+            thread::sleep(LOOK_AGAIN);
+        }
     }
 }
