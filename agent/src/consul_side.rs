@@ -68,7 +68,7 @@ fn translate(view: &GroupView, read_at: Option<Millis>) -> View {
 }
 
 /// The node's member record as it is now. Written on change, so nothing in it changes all the time.
-pub(crate) fn member(step: &Step, agent: &str, engine: &'static str) -> Member {
+pub(crate) fn member(step: &Step, agent: &str, engine: &'static str, databases: Option<u32>) -> Member {
     let me = step.me();
     let (version, incarnation) = match step.engine() {
         Engine::Up(status) => (status.version.clone(), Some(status.incarnation.clone())),
@@ -81,6 +81,7 @@ pub(crate) fn member(step: &Step, agent: &str, engine: &'static str) -> Member {
         agent: agent.to_owned(),
         engine: engine.to_owned(),
         version,
+        databases,
         zone: me.zone.clone(),
         role: role(step).unwrap_or(Role::Spare),
         incarnation,

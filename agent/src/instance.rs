@@ -51,6 +51,8 @@ pub(crate) struct Instance {
     pub(crate) peer_key: String,
     pub(crate) memory: MemoryFile,
     pub(crate) engine_name: &'static str,
+    /// How many numbered databases clients have.
+    pub(crate) databases: Option<u32>,
     /// Where peers and proxies find this agent.
     pub(crate) agent_address: String,
     /// Orders to the task that owns the database.
@@ -285,7 +287,7 @@ impl Instance {
         // Consul stores every new text: the sentence has figures in it that change all the time.
         let health = if status.healthy { Ok(()) } else { Err(status.reason_code.replace('_', " ")) };
         self.published.send_replace(Arc::new(status));
-        self.presence.set(&consul_side::member(&self.step, &self.agent_address, self.engine_name));
+        self.presence.set(&consul_side::member(&self.step, &self.agent_address, self.engine_name, self.databases));
         if let Some(role) = role {
             self.registrar.set(ServiceState { role, epoch, version, health });
         }

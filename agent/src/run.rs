@@ -1,7 +1,7 @@
 //! Puts an agent together from its file, runs it, and takes it apart: the databases stay.
 
 use crate::clock::Clock;
-use crate::engine::{Database, EngineError, Site};
+use crate::engine::{Database, Engine as _, EngineError, Site};
 use crate::http::{Served, State};
 use crate::instance::{Instance, Message};
 use crate::memory::{MemoryError, MemoryFile};
@@ -191,6 +191,7 @@ impl Agent {
         };
         let engine =
             Database::open(instance, &site).await.map_err(|source| Error::Engine { group: name.clone(), source })?;
+        let databases = engine.databases();
         let memory = MemoryFile::new(&self.config.node.data_dir, &name);
         let remembered = memory.load().map_err(|source| Error::Memory { group: name.clone(), source })?;
         let me = self.me(instance);
@@ -222,6 +223,7 @@ impl Agent {
             peer_key: peer_key.clone(),
             memory,
             engine_name,
+            databases,
             agent_address: self.agent_address.clone(),
             database: orders,
             sender: sender.clone(),

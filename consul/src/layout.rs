@@ -401,7 +401,7 @@ mod tests {
         let json = br#"{"id":"db1","address":"a","port":1,"agent":"a:2","engine":"redis","version":"7","zone":null,
             "role":"spare","incarnation":null,"priority":100,"uid":null,"boot":"b"}"#;
         let alive = layout.view(&group, &[entry("p/g/members/db1", json, Some("s"))], 9);
-        assert!(alive.members.contains_key(&NodeId::from("db1")), "{alive:?}");
+        assert_eq!(alive.members[&NodeId::from("db1")].databases, None, "an older agent does not say");
         let left = layout.view(&group, &[entry("p/g/members/db1", json, None)], 9);
         assert!(left.members.is_empty(), "{left:?}");
         let ill = layout.view(&group, &[entry("p/g/members/db1", b"nonsense", Some("s"))], 9);

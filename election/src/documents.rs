@@ -209,6 +209,9 @@ pub struct Member {
     pub engine: String,
     /// The engine's version, empty until it has been asked.
     pub version: String,
+    /// How many numbered databases clients have, where the engine has such: the marker is in the one after the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub databases: Option<u32>,
     /// Master and hot replica are spread over zones.
     pub zone: Option<String>,
     /// The role last seen in the record.

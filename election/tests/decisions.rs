@@ -72,6 +72,7 @@ fn identified(id: &str) -> Member {
         agent: "h:2".into(),
         engine: "redis".into(),
         version: String::new(),
+        databases: Some(16),
         zone: None,
         role: Role::Spare,
         incarnation: None,

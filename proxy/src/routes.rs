@@ -227,6 +227,7 @@ mod tests {
             agent: format!("{id}.example:7400"),
             engine: "redis".into(),
             version: String::new(),
+            databases: Some(16),
             zone: None,
             role: Role::Spare,
             incarnation: None,

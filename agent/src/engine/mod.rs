@@ -39,6 +39,9 @@ pub trait Engine: Send {
 
     /// The version of the engine: of the running process once it has answered, of its program before.
     fn version(&self) -> String;
+
+    /// How many numbered databases clients have, where the engine has such.
+    fn databases(&self) -> Option<u32>;
 }
 
 /// What an engine has to know of the node it is on.
@@ -98,6 +101,12 @@ impl Engine for Database {
     fn version(&self) -> String {
         match self {
             Self::Redis(redis) => redis.version(),
+        }
+    }
+
+    fn databases(&self) -> Option<u32> {
+        match self {
+            Self::Redis(redis) => redis.databases(),
         }
     }
 }

@@ -89,6 +89,7 @@ pub(crate) fn member(node: &str, version: &str) -> Member {
         agent: "10.0.0.1:7400".to_owned(),
         engine: "redis".to_owned(),
         version: version.to_owned(),
+        databases: Some(16),
         zone: None,
         role: Role::Spare,
         incarnation: None,

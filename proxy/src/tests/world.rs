@@ -167,6 +167,7 @@ fn member((id, at, agent): &(&str, SocketAddr, SocketAddr)) -> Member {
         agent: agent.to_string(),
         engine: "redis".into(),
         version: String::new(),
+        databases: Some(16),
         zone: None,
         role: Role::Spare,
         incarnation: None,

@@ -408,6 +408,7 @@ impl World {
             agent: format!("{}:7400", me.id),
             engine: "redis".to_owned(),
             version: "7.0.15".to_owned(),
+            databases: Some(16),
             zone: None,
             role,
             incarnation,

@@ -390,6 +390,10 @@ impl Engine for Redis {
     fn version(&self) -> String {
         self.version.clone()
     }
+
+    fn databases(&self) -> Option<u32> {
+        Some(self.target.database)
+    }
 }
 
 impl Setup {
