@@ -64,6 +64,37 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// What an agent knows that has just started: who it is, what its file says, and what is on its disk.
+    pub fn new(me: Me, policy: Policy, memory: Memory, now: Millis) -> Self {
+        Self {
+            now,
+            wall: 0,
+            me,
+            view: View::default(),
+            policy,
+            engine: Engine::Unknown,
+            peers: BTreeMap::new(),
+            master_db: Contact::default(),
+            witnesses: BTreeMap::new(),
+            link_heard: None,
+            sealed_since: None,
+            replica_acked: None,
+            epoch_since: Millis::default(),
+            phase_since: now,
+            awake_since: now,
+            memory,
+            writing: Writing::Settled,
+            settled: false,
+            certifying: None,
+            taking: None,
+            marked: None,
+            channel: None,
+            start_after: Millis::default(),
+            duty: None,
+            fresh: Fresh::default(),
+        }
+    }
+
     /// The record, when Consul has shown one.
     pub fn record(&self) -> Option<&Record> {
         self.view.record.as_ref()

@@ -16,6 +16,7 @@ use election::{
     invariants,
 };
 use observed::Observed;
+use std::mem::discriminant;
 
 /// How often agents tell each other that they live: four beats fit into the default `detect_after`, so that one that
 /// is lost on the way raises no suspicion.
@@ -128,25 +129,21 @@ fn is_no_news(before: &Engine, now: &Engine) -> bool {
         && old.quiesced == new.quiesced
 }
 
+fn draw(random: &mut impl FnMut() -> String) -> Fresh {
+    Fresh { nonce: Nonce(random()), secret: Secret::new(random()) }
+}
+
 /// The agent of one group on one node.
 pub struct Step {
-    me: Me,
+    /// What every decision is made from, kept up to date: a copy for each would cost more than deciding does.
+    known: Snapshot,
     file_policy: Policy,
     observed: Observed,
-    memory: Memory,
-    writing: Writing,
-    settled: bool,
-    certifying: Option<Certifying>,
-    taking: Option<Taking>,
-    marked: Option<Millis>,
-    channel: Option<Secret>,
     must_read: bool,
     in_flight: bool,
     not_before: Millis,
-    duty: Option<Duty>,
     /// What is being answered with yes.
     taking_on: Option<CommandOp>,
-    start_after: Millis,
     start_backoff: u64,
     started: Option<Millis>,
     reason: Reason,
@@ -164,25 +161,18 @@ impl Step {
         policy: Policy,
         memory: Memory,
         now: Millis,
-        random: impl FnMut() -> String + Send + 'static,
+        mut random: impl FnMut() -> String + Send + 'static,
     ) -> Self {
+        let mut known = Snapshot::new(me, policy.clone(), memory, now);
+        known.fresh = draw(&mut random);
         Self {
-            me,
+            known,
             file_policy: policy,
             observed: Observed::new(now),
-            memory,
-            writing: Writing::Settled,
-            settled: false,
-            certifying: None,
-            taking: None,
-            marked: None,
-            channel: None,
             must_read: false,
             in_flight: false,
             not_before: Millis::default(),
-            duty: None,
             taking_on: None,
-            start_after: Millis::default(),
             start_backoff: START_BACKOFF_MS.0,
             started: None,
             reason: Reason::ConsulUnseen,
@@ -195,37 +185,36 @@ impl Step {
 
     /// Takes in something that arrived.
     pub fn handle(&mut self, now: Millis, event: Event) {
-        self.observed.awake(now);
+        self.observed.awake(&mut self.known, now);
         if let Event::Engine(engine) = &event {
             self.engine_changed(now, engine);
         }
-        self.observed.take_in(now, &self.me, event);
+        self.observed.take_in(&mut self.known, now, event);
         self.forget_what_ended();
     }
 
     /// Decides, and says what to carry out now.
     pub fn poll(&mut self, now: Millis, wall: u64) -> Poll {
-        self.observed.awake(now);
+        self.observed.awake(&mut self.known, now);
         let at_latest = now.plus(BEAT_EVERY_MS);
         if self.in_flight {
             return Poll { effect: None, revisit: at_latest, watchful: true };
         }
         // A nomination is remembered, not carried out: decide again with it. More than a few in a row would be a loop.
         for _ in 0..4 {
-            let snapshot = self.snapshot(now, wall);
-            let decision = self.checked(&snapshot, decide(&snapshot));
-            self.note(now, &decision);
-            match decision.action {
+            let decision = self.decide(now, wall);
+            let (action, revisit) = (decision.action, decision.revisit);
+            match action {
                 Action::Nominate { candidate, incarnation } => {
-                    let nonce = snapshot.fresh.nonce;
-                    self.certifying = Some(Certifying { candidate, incarnation, nonce, since: now });
+                    let nonce = self.draw().nonce;
+                    self.known.certifying = Some(Certifying { candidate, incarnation, nonce, since: now });
                 }
-                Action::Abandon => self.certifying = None,
+                Action::Abandon => self.known.certifying = None,
                 action => {
-                    self.refresh_news(&snapshot);
-                    let watchful = action != Action::Wait || decision.revisit.is_some_and(|at| at.since(now) < 50);
-                    let effect = self.effect(now, &snapshot, action);
-                    let revisit = decision.revisit.unwrap_or(at_latest).min(at_latest);
+                    self.refresh_news();
+                    let watchful = action != Action::Wait || revisit.is_some_and(|at| at.since(now) < 50);
+                    let effect = self.effect(now, action);
+                    let revisit = revisit.unwrap_or(at_latest).min(at_latest);
                     let held = effect.is_none() && self.not_before > now;
                     let revisit = if held { revisit.min(self.not_before) } else { revisit };
                     return Poll { effect, revisit, watchful: watchful || self.is_changing() };
@@ -244,7 +233,7 @@ impl Step {
                 self.handle(now, Event::Read(view));
             }
             Done::Read(None) => self.consul_failed(now),
-            Done::Remembered(Ok(memory)) => self.memory = memory,
+            Done::Remembered(Ok(memory)) => self.known.memory = memory,
             Done::Remembered(Err(why)) => {
                 self.reason = Reason::MemoryFails { why };
                 self.not_before = now.plus(MEMORY_BACKOFF_MS);
@@ -266,41 +255,43 @@ impl Step {
 
     /// Begins to drain: the node hands over what it is master of, and stops its database within [`DRAIN_LIMIT_MS`].
     pub fn drain(&mut self, now: Millis) {
-        self.duty.get_or_insert(Duty::Drain { until: now.plus(DRAIN_LIMIT_MS) });
+        self.known.duty.get_or_insert(Duty::Drain { until: now.plus(DRAIN_LIMIT_MS) });
     }
 
     /// What it has taken on and not done yet.
     pub fn duty(&self) -> Option<Duty> {
-        self.duty
+        self.known.duty
     }
 
     /// A draining master has a hot replica and no request to hand over to it is there: one is to be made.
     pub fn wants_handover(&self) -> bool {
-        let view = &self.observed.view;
+        let view = &self.known.view;
         let hands_over = |r: &election::Record| {
-            r.is_master(&self.me.id) && r.phase == Phase::Active && r.replica.is_some() && view.command.is_none()
+            r.is_master(&self.known.me.id) && r.phase == Phase::Active && r.replica.is_some() && view.command.is_none()
         };
-        matches!(self.duty, Some(Duty::Drain { .. })) && view.reachable && view.record.as_ref().is_some_and(hands_over)
+        matches!(self.known.duty, Some(Duty::Drain { .. }))
+            && view.reachable
+            && view.record.as_ref().is_some_and(hands_over)
     }
 
     /// The beat for a peer.
     pub fn beat(&self, now: Millis, to: &NodeId) -> Beat {
-        let snapshot = self.snapshot_with(now, 0, Fresh::default());
+        let snapshot = &self.known;
         let quiesced = snapshot.status().filter(|st| st.quiesced && st.is_master());
         let reached = snapshot.record().and(snapshot.master_db.heard).map(|at| now.since(at));
         Beat {
-            group: self.me.group.clone(),
-            from: self.me.id.clone(),
-            boot: self.me.boot.clone(),
-            database: self.me.database.clone(),
+            group: self.known.me.group.clone(),
+            from: self.known.me.id.clone(),
+            boot: self.known.me.boot.clone(),
+            database: self.known.me.database.clone(),
             stamp: snapshot.record().map(election::Record::stamp).unwrap_or_default(),
-            silent_ms: self.observed.silent_ms(now),
+            silent_ms: self.observed.silent_ms(snapshot, now),
             reached_master_ms: reached,
             quiesced_at: quiesced.map(|st| st.position),
-            offer: election::offer(&snapshot, to),
-            zone: self.me.zone.clone(),
-            priority: self.me.priority,
-            engine: snapshot.engine,
+            offer: election::offer(snapshot, to),
+            zone: self.known.me.zone.clone(),
+            priority: self.known.me.priority,
+            engine: snapshot.engine.clone(),
         }
     }
 
@@ -316,41 +307,43 @@ impl Step {
 
     /// What the agent knows of Consul.
     pub fn view(&self) -> &View {
-        &self.observed.view
+        &self.known.view
     }
 
     /// What it knows of its database.
     pub fn engine(&self) -> &Engine {
-        &self.observed.engine
+        &self.known.engine
     }
 
     /// This node.
     pub fn me(&self) -> &Me {
-        &self.me
+        &self.known.me
     }
 
     /// The policy in force.
     pub fn policy(&self) -> &Policy {
-        self.observed.view.policy.as_ref().unwrap_or(&self.file_policy)
+        self.known.view.policy.as_ref().unwrap_or(&self.file_policy)
     }
 
     /// What is on its disk.
     pub fn memory(&self) -> &Memory {
-        &self.memory
+        &self.known.memory
     }
 
     /// What a peer last said.
     pub fn peer(&self, id: &NodeId) -> Option<&election::Peer> {
-        self.observed.peers.get(id)
+        self.known.peers.get(id)
     }
 
     /// The hot replica has heard nothing of the master's agent for a while: the proxies are worth asking whether they
     /// still reach its database.
     pub fn wants_witnesses(&self, now: Millis) -> bool {
-        let Some(record) = &self.observed.view.record else { return false };
-        let Some(master) = record.master.as_ref().filter(|_| record.is_replica(&self.me.id)) else { return false };
-        let heard = self.observed.peers.get(&master.id).map_or(self.observed.awake_since, |p| p.heard);
-        now.since(heard.max(self.observed.awake_since)) >= self.policy().detect_after / 2
+        let Some(record) = &self.known.view.record else { return false };
+        let Some(master) = record.master.as_ref().filter(|_| record.is_replica(&self.known.me.id)) else {
+            return false;
+        };
+        let heard = self.known.peers.get(&master.id).map_or(self.known.awake_since, |p| p.heard);
+        now.since(heard.max(self.known.awake_since)) >= self.policy().detect_after / 2
     }
 
     /// The last decision that was not carried out because it would have broken an invariant, once.
@@ -360,51 +353,30 @@ impl Step {
 
     /// The operator's request that waits, if any.
     pub fn command(&self) -> Option<&Command> {
-        self.observed.view.command.as_ref().map(|(command, _)| command)
+        self.known.view.command.as_ref().map(|(command, _)| command)
     }
 
-    fn snapshot(&mut self, now: Millis, wall: u64) -> Snapshot {
-        let fresh = Fresh { nonce: Nonce((self.random)()), secret: Secret::new((self.random)()) };
-        self.snapshot_with(now, wall, fresh)
+    /// Decides on what is known at this instant.
+    fn decide(&mut self, now: Millis, wall: u64) -> Decision {
+        (self.known.now, self.known.wall) = (now, wall);
+        let policy = self.policy().clone();
+        self.known.policy = policy;
+        let decision = self.checked(decide(&self.known));
+        self.note(now, &decision);
+        decision
     }
 
-    fn snapshot_with(&self, now: Millis, wall: u64, fresh: Fresh) -> Snapshot {
-        let o = &self.observed;
-        Snapshot {
-            now,
-            wall,
-            me: self.me.clone(),
-            view: o.view.clone(),
-            policy: self.policy().clone(),
-            engine: o.engine.clone(),
-            peers: o.peers.clone(),
-            master_db: o.master_db,
-            witnesses: o.witnesses.clone(),
-            link_heard: o.link_heard,
-            sealed_since: o.sealed_since,
-            replica_acked: o.replica_acked,
-            epoch_since: o.epoch_since,
-            phase_since: o.phase_since,
-            awake_since: o.awake_since,
-            memory: self.memory.clone(),
-            writing: self.writing,
-            settled: self.settled,
-            certifying: self.certifying.clone(),
-            taking: self.taking.clone(),
-            marked: self.marked,
-            channel: self.channel.clone(),
-            start_after: self.start_after,
-            duty: self.duty,
-            fresh,
-        }
+    /// The random texts that the last decision used; the next finds others.
+    fn draw(&mut self) -> Fresh {
+        std::mem::replace(&mut self.known.fresh, draw(&mut self.random))
     }
 
     /// The last gate: an action that would break an invariant is not carried out.
-    fn checked(&mut self, snapshot: &Snapshot, decision: Decision) -> Decision {
-        match invariants::check(snapshot, &decision.action) {
+    fn checked(&mut self, decision: Decision) -> Decision {
+        match invariants::check(&self.known, &decision.action) {
             Ok(()) => decision,
             Err(violation) => {
-                tracing::error!(group = %self.me.group, reason = %decision.reason, %violation, "refusing to act");
+                tracing::error!(group = %self.known.me.group, reason = %decision.reason, %violation, "refusing to act");
                 self.violation = Some(violation);
                 Decision::wait(decision.reason)
             }
@@ -419,7 +391,7 @@ impl Step {
             | Reason::GuardClosing { evidence }
             | Reason::TakingOver { evidence } => {
                 let line = evidence.to_string();
-                let taking = self.taking.get_or_insert_with(|| Taking { since: now, evidence: Vec::new() });
+                let taking = self.known.taking.get_or_insert_with(|| Taking { since: now, evidence: Vec::new() });
                 if !taking.evidence.contains(&line) {
                     taking.evidence.push(line);
                 }
@@ -427,12 +399,12 @@ impl Step {
             // Between the transaction and the next view, and while Consul is slow, the takeover goes on.
             Reason::Promoting { .. } | Reason::Activating { .. } | Reason::Remembering { .. } | Reason::Settling => {}
             Reason::ConsulAway | Reason::NoSession => {}
-            _ => self.taking = None,
+            _ => self.known.taking = None,
         }
         if let (Reason::MemoryFails { .. }, Action::Remember(_)) = (&self.reason, &decision.action) {
             return; // Still so, as far as anybody knows.
         }
-        if self.reason.code() != decision.reason.code() {
+        if discriminant(&self.reason) != discriminant(&decision.reason) {
             self.log(decision);
         }
         self.reason = decision.reason.clone();
@@ -440,8 +412,8 @@ impl Step {
 
     /// A line for each change; what happens on the way of every change is no change.
     fn log(&self, decision: &Decision) {
-        let epoch = self.observed.view.record.as_ref().map_or(0, |r| r.epoch);
-        let (group, node, action) = (&self.me.group, &self.me.id, decision.action.name());
+        let epoch = self.known.view.record.as_ref().map_or(0, |r| r.epoch);
+        let (group, node, action) = (&self.known.me.group, &self.known.me.id, decision.action.name());
         if matches!(decision.reason, Reason::Remembering { .. } | Reason::Aligning) {
             tracing::debug!(%group, %node, epoch, action, "{}", decision.reason);
         } else {
@@ -451,15 +423,15 @@ impl Step {
 
     /// Roles or a certification are on their way, and somebody waits for what the database says next.
     fn is_changing(&self) -> bool {
-        let Some(record) = &self.observed.view.record else { return false };
+        let Some(record) = &self.known.view.record else { return false };
         let called = |peer: &election::Peer| {
             peer.beat.offer.as_ref().is_some_and(|o| o.stamp == record.stamp() && o.purpose != Purpose::Chain)
         };
-        let candidate = !record.is_replica(&self.me.id) && self.observed.peers.values().any(called);
-        self.certifying.is_some() || candidate || record.phase != Phase::Active
+        let candidate = !record.is_replica(&self.known.me.id) && self.known.peers.values().any(called);
+        self.known.certifying.is_some() || candidate || record.phase != Phase::Active
     }
 
-    fn effect(&mut self, now: Millis, snapshot: &Snapshot, action: Action) -> Option<Effect> {
+    fn effect(&mut self, now: Millis, action: Action) -> Option<Effect> {
         let what = match action {
             Action::Wait | Action::Nominate { .. } | Action::Abandon => return None,
             // What is known of Consul is known to be old: read before writing.
@@ -478,29 +450,31 @@ impl Step {
         }
         if let What::Engine(EngineOp::Channel { .. }) = what {
             // While it is under way the database may show the new name already, and the password here is the old one.
-            self.channel = None;
+            self.known.channel = None;
         }
         self.in_flight = true;
+        self.draw(); // Each effect has texts of its own.
         if let What::Answer { outcome, command_index } = &what {
-            let asked = snapshot.view.command.as_ref().filter(|(_, index)| index == command_index && outcome.done);
+            let asked = self.known.view.command.as_ref().filter(|(_, index)| index == command_index && outcome.done);
             self.taking_on = asked.map(|(command, _)| command.op);
         }
         // A record that is gone or went back is not acted on, but the database is looked after: by what is remembered.
-        let stamp = snapshot.record().map_or(self.memory.stamp, |record| record.stamp().max(self.memory.stamp));
+        let stamp =
+            self.known.record().map_or(self.known.memory.stamp, |record| record.stamp().max(self.known.memory.stamp));
         Some(Effect { stamp, what })
     }
 
     fn submitted(&mut self, now: Millis, proposal: Proposal, written: Written) {
         match written {
             Written::Applied { index } => {
-                self.writing = Writing::Settled;
-                self.settled = true;
-                let view = self.observed.after(&proposal, index);
+                self.known.writing = Writing::Settled;
+                self.known.settled = true;
+                let view = observed::after(&self.known.view, &proposal, index);
                 self.handle(now, Event::Written(Box::new(view)));
             }
             Written::Refused => self.must_read = true,
             Written::Unknown => {
-                self.writing = Writing::Unknown { index: proposal.index };
+                self.known.writing = Writing::Unknown { index: proposal.index };
                 self.must_read = true;
                 self.consul_failed(now);
             }
@@ -511,29 +485,29 @@ impl Step {
     fn take_on(&mut self, now: Millis, op: Option<CommandOp>) {
         match op {
             Some(CommandOp::Drain) => self.drain(now),
-            Some(CommandOp::Reinit) => self.duty = Some(Duty::Reinit),
+            Some(CommandOp::Reinit) => self.known.duty = Some(Duty::Reinit),
             Some(CommandOp::Switchover | CommandOp::Failover) | None => {}
         }
     }
 
     fn consul_failed(&mut self, now: Millis) {
-        self.observed.view.reachable = false;
+        self.known.view.reachable = false;
         self.not_before = now.plus(CONSUL_BACKOFF_MS);
     }
 
     fn engine_done(&mut self, now: Millis, op: EngineOp, result: Result<(), String>, engine: Engine) {
         match result {
             Err(why) => {
-                tracing::warn!(group = %self.me.group, node = %self.me.id, op = op.name(), "the database refused: {why}");
+                tracing::warn!(group = %self.known.me.group, node = %self.known.me.id, op = op.name(), "the database refused: {why}");
                 self.not_before = now.plus(ENGINE_BACKOFF_MS);
                 if matches!(op, EngineOp::Channel { .. }) {
-                    self.channel = None; // Nobody knows which password is in force: none is given out until one is set.
+                    self.known.channel = None; // Nobody knows which password is in force: none is given out until one is set.
                 }
             }
             Ok(()) => match op {
-                EngineOp::Mark(_) => self.marked = Some(now),
-                EngineOp::Channel { secret, .. } => self.channel = Some(secret),
-                EngineOp::Reset => self.duty = None,
+                EngineOp::Mark(_) => self.known.marked = Some(now),
+                EngineOp::Channel { secret, .. } => self.known.channel = Some(secret),
+                EngineOp::Reset => self.known.duty = None,
                 _ => {}
             },
         }
@@ -542,10 +516,10 @@ impl Step {
 
     /// A database that ends soon after its start is started again after a pause that grows.
     fn engine_changed(&mut self, now: Millis, engine: &Engine) {
-        let was_down = matches!(self.observed.engine, Engine::Down { .. });
+        let was_down = matches!(self.known.engine, Engine::Down { .. });
         if let (Engine::Down { .. }, Some(started)) = (engine, self.started) {
             if now.since(started) < STAYED_UP_MS {
-                self.start_after = now.plus(self.start_backoff);
+                self.known.start_after = now.plus(self.start_backoff);
                 self.start_backoff = (self.start_backoff * 2).min(START_BACKOFF_MS.1);
             } else if !was_down {
                 self.start_backoff = START_BACKOFF_MS.0;
@@ -556,22 +530,23 @@ impl Step {
 
     /// What an agent remembers of a role it no longer has.
     fn forget_what_ended(&mut self) {
-        if let Writing::Unknown { index } = self.writing
-            && self.observed.view.index > index
+        if let Writing::Unknown { index } = self.known.writing
+            && self.known.view.index > index
         {
-            self.writing = Writing::Settled;
+            self.known.writing = Writing::Settled;
         }
-        let mastering = self.observed.view.record.as_ref().is_some_and(|r| r.is_master(&self.me.id));
+        let mastering = self.known.view.record.as_ref().is_some_and(|r| r.is_master(&self.known.me.id));
         if !mastering {
-            self.certifying = None;
+            self.known.certifying = None;
         }
-        if self.observed.engine.status().is_some_and(|st| st.channel.is_none()) {
-            self.channel = None;
+        if self.known.engine.status().is_some_and(|st| st.channel.is_none()) {
+            self.known.channel = None;
         }
     }
 
     /// Compares what the peers were last told with what they would be told now, apart from what changes all the time.
-    fn refresh_news(&mut self, s: &Snapshot) {
+    fn refresh_news(&mut self) {
+        let s = &self.known;
         let record = s.record().map(election::Record::stamp);
         let same = self.told.as_ref().is_some_and(|told| {
             told.record == record && told.certifying == s.certifying && is_no_news(&told.engine, &s.engine)

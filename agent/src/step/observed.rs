@@ -1,8 +1,7 @@
-//! What an agent has seen, and since when: the part of a snapshot that comes from outside.
+//! What an agent sees, and since when: keeps the part of its snapshot true that comes from outside.
 
 use super::BEAT_EVERY_MS;
-use election::{Beat, Contact, Engine, EngineRole, Me, Millis, NodeId, Peer, Proposal, Status, View, Witness};
-use std::collections::BTreeMap;
+use election::{Beat, Contact, Engine, EngineRole, Millis, NodeId, Peer, Proposal, Snapshot, Status, View, Witness};
 
 /// An answer of the watch that lies before what a read or an own write has shown was on its way when they happened. It
 /// put aside for this long; when nothing newer has come until then, a lower index means that Consul's data went back.
@@ -49,153 +48,108 @@ pub enum Sighting {
     Refused,
 }
 
-/// See the module.
+/// What it takes to keep a snapshot true, and is no part of it.
 pub(super) struct Observed {
-    pub(super) view: View,
     /// When a read or an own write last set the view.
     certain_since: Millis,
     /// The last answer of the watch, when it lies before the view.
     late: Option<Box<View>>,
-    pub(super) engine: Engine,
     engine_answered: Millis,
-    pub(super) peers: BTreeMap<NodeId, Peer>,
-    pub(super) master_db: Contact,
-    pub(super) witnesses: BTreeMap<String, Witness>,
-    pub(super) link_heard: Option<Millis>,
-    pub(super) sealed_since: Option<Millis>,
-    pub(super) replica_acked: Option<Millis>,
-    pub(super) epoch_since: Millis,
-    pub(super) phase_since: Millis,
-    pub(super) awake_since: Millis,
     last_awake: Millis,
 }
 
 impl Observed {
     pub(super) fn new(now: Millis) -> Self {
-        Self {
-            view: View::default(),
-            certain_since: Millis::default(),
-            late: None,
-            engine: Engine::Unknown,
-            engine_answered: now,
-            peers: BTreeMap::new(),
-            master_db: Contact::default(),
-            witnesses: BTreeMap::new(),
-            link_heard: None,
-            sealed_since: None,
-            replica_acked: None,
-            epoch_since: Millis::default(),
-            phase_since: now,
-            awake_since: now,
-            last_awake: now,
-        }
+        Self { certain_since: Millis::default(), late: None, engine_answered: now, last_awake: now }
     }
 
     /// An agent that did not run for two beats was deaf in that time: silence counts from its waking.
-    pub(super) fn awake(&mut self, now: Millis) {
+    pub(super) fn awake(&mut self, s: &mut Snapshot, now: Millis) {
         if now.since(self.last_awake) > 2 * BEAT_EVERY_MS {
-            self.awake_since = now;
+            s.awake_since = now;
         }
         self.last_awake = self.last_awake.max(now);
         if self.late.is_some()
             && now.since(self.certain_since) >= LATE_VIEW_MS
             && let Some(view) = self.late.take()
         {
-            self.adopt(now, *view);
+            self.adopt(s, now, *view);
         }
     }
 
-    pub(super) fn take_in(&mut self, now: Millis, me: &Me, event: Event) {
+    pub(super) fn take_in(&mut self, s: &mut Snapshot, now: Millis, event: Event) {
         match event {
-            Event::Watched(view) if self.is_late(now, &view) => {
-                self.view.reachable = true;
+            Event::Watched(view) if self.is_late(s, now, &view) => {
+                s.view.reachable = true;
                 // The watch says this once; it says no more until something changes again.
                 self.late = Some(view);
             }
             Event::Watched(view) => {
                 self.late = None;
-                self.adopt(now, *view);
+                self.adopt(s, now, *view);
             }
             Event::Read(view) | Event::Written(view) => {
                 self.late = None;
                 self.certain_since = now;
-                self.adopt(now, *view);
+                self.adopt(s, now, *view);
             }
-            Event::ConsulLost => self.view.reachable = false,
-            Event::Session(session) => self.view.session = session,
-            Event::Engine(engine) => self.engine_answers(now, engine),
-            Event::Beat(beat) => self.beat(now, me, *beat),
+            Event::ConsulLost => s.view.reachable = false,
+            Event::Session(session) => s.view.session = session,
+            Event::Engine(engine) => self.engine_answers(s, now, engine),
+            Event::Beat(beat) => beat_arrives(s, now, *beat),
             Event::Agent(id, sighting) => {
-                if let Some(peer) = self.peers.get_mut(&id) {
+                if let Some(peer) = s.peers.get_mut(&id) {
                     refuse_or_hear(now, &mut peer.refused_since, sighting);
                 }
             }
             Event::Witness { proxy, epoch, ago_ms } => {
                 let reached = Millis(now.0.saturating_sub(ago_ms));
-                self.witnesses.insert(proxy, Witness { epoch, reached });
+                s.witnesses.insert(proxy, Witness { epoch, reached });
             }
             Event::MasterDatabase(sighting) => {
-                refuse_or_hear(now, &mut self.master_db.refused_since, sighting);
+                refuse_or_hear(now, &mut s.master_db.refused_since, sighting);
                 if sighting == Sighting::Heard {
-                    self.master_db.heard = Some(now);
+                    s.master_db.heard = Some(now);
                 }
             }
         }
     }
 
     /// How long the local database has given no answer, when it gives none.
-    pub(super) fn silent_ms(&self, now: Millis) -> Option<u64> {
-        matches!(self.engine, Engine::Silent { .. }).then(|| now.since(self.engine_answered.max(self.awake_since)))
+    pub(super) fn silent_ms(&self, s: &Snapshot, now: Millis) -> Option<u64> {
+        matches!(s.engine, Engine::Silent { .. }).then(|| now.since(self.engine_answered.max(s.awake_since)))
     }
 
-    /// The view as it stands once `proposal` has been applied at `index`.
-    pub(super) fn after(&self, proposal: &Proposal, index: u64) -> View {
-        let mut view = self.view.clone();
-        view.record = Some(proposal.record.clone());
-        view.index = index;
-        view.reachable = true;
-        if let Some(take) = &proposal.take_leader {
-            view.leader = Some(take.to.clone());
-        }
-        if proposal.policy.is_some() {
-            view.policy.clone_from(&proposal.policy);
-        }
-        if proposal.consume.is_some() {
-            view.command = None;
-        }
-        view
+    fn is_late(&self, s: &Snapshot, now: Millis, view: &View) -> bool {
+        view.index < s.view.index && now.since(self.certain_since) < LATE_VIEW_MS
     }
 
-    fn is_late(&self, now: Millis, view: &View) -> bool {
-        view.index < self.view.index && now.since(self.certain_since) < LATE_VIEW_MS
-    }
-
-    fn adopt(&mut self, now: Millis, mut view: View) {
-        let before = self.view.record.as_ref();
+    fn adopt(&mut self, s: &mut Snapshot, now: Millis, mut view: View) {
+        let before = s.view.record.as_ref();
         let after = view.record.as_ref();
         let (was, is) = (before.map(|r| r.epoch), after.map(|r| r.epoch));
         if was != is {
             // At an agent's start nothing is known of when the epoch began: it counts as long ago.
-            self.epoch_since = if was.is_some() { now } else { self.epoch_since };
+            s.epoch_since = if was.is_some() { now } else { s.epoch_since };
         }
         if was != is || before.map(|r| r.phase) != after.map(|r| r.phase) {
-            self.phase_since = now;
+            s.phase_since = now;
         }
         if before.and_then(|r| r.master.as_ref()) != after.and_then(|r| r.master.as_ref()) {
-            self.master_db = Contact::default();
-            self.link_heard = None;
+            s.master_db = Contact::default();
+            s.link_heard = None;
         }
         if before.and_then(|r| r.replica.as_ref()) != after.and_then(|r| r.replica.as_ref()) {
-            self.replica_acked = Some(now);
+            s.replica_acked = Some(now);
         }
-        view.session.clone_from(&self.view.session);
-        view.read_at = view.read_at.or(self.view.read_at);
+        view.session.clone_from(&s.view.session);
+        view.read_at = view.read_at.or(s.view.read_at);
         // A policy that is gone or cannot be read changes no promise: the last one seen stays in force.
-        view.policy = view.policy.or_else(|| self.view.policy.take());
-        self.view = view;
+        view.policy = view.policy.or_else(|| s.view.policy.take());
+        s.view = view;
     }
 
-    fn engine_answers(&mut self, now: Millis, engine: Engine) {
+    fn engine_answers(&mut self, s: &mut Snapshot, now: Millis, engine: Engine) {
         let engine = match engine {
             Engine::Silent { incarnation, .. } => Engine::Silent { since: self.engine_answered, incarnation },
             other => {
@@ -204,45 +158,63 @@ impl Observed {
             }
         };
         if let Engine::Up(status) = &engine {
-            self.hear_link(now, status);
-            self.hear_replica(now, status);
-            self.sealed_since = status.is_sealed().then(|| self.sealed_since.unwrap_or(now));
+            self.hear_link(s, now, status);
+            self.hear_replica(s, now, status);
+            s.sealed_since = status.is_sealed().then(|| s.sealed_since.unwrap_or(now));
         }
-        self.engine = engine;
+        s.engine = engine;
     }
 
     /// A byte over the replication link shows as a position that moved.
-    fn hear_link(&mut self, now: Millis, status: &Status) {
+    fn hear_link(&mut self, s: &mut Snapshot, now: Millis, status: &Status) {
         let EngineRole::Follows { link_up: true, .. } = &status.role else { return };
-        let before = self.engine.status();
+        let before = s.engine.status();
         let was_up = before.is_some_and(|st| matches!(st.role, EngineRole::Follows { link_up: true, .. }));
         if !was_up || before.map(|st| st.position) != Some(status.position) {
-            self.link_heard = Some(now);
+            s.link_heard = Some(now);
         }
     }
 
     /// An acknowledgement shows as a position that moved, or as a small age.
-    fn hear_replica(&mut self, now: Millis, status: &Status) {
-        let Some(replica) = self.view.record.as_ref().and_then(|r| r.replica.as_ref()) else { return };
-        let address = self.peers.get(&replica.id).map(|p| &p.beat.database);
+    fn hear_replica(&mut self, s: &mut Snapshot, now: Millis, status: &Status) {
+        let Some(replica) = s.view.record.as_ref().and_then(|r| r.replica.as_ref()) else { return };
+        let address = s.peers.get(&replica.id).map(|p| &p.beat.database);
         let Some(link) = status.replicas.iter().find(|r| r.online && address.is_none_or(|a| *a == r.address)) else {
             return;
         };
-        let before = self.engine.status().and_then(|st| st.replicas.iter().find(|r| r.address == link.address));
+        let before = s.engine.status().and_then(|st| st.replicas.iter().find(|r| r.address == link.address));
         let moved = before.is_some_and(|b| b.position != link.position);
         let heard = if moved { now } else { Millis(now.0.saturating_sub(link.lag_s * 1_000)) };
-        self.replica_acked = Some(self.replica_acked.unwrap_or_default().max(heard));
+        s.replica_acked = Some(s.replica_acked.unwrap_or_default().max(heard));
     }
+}
 
-    fn beat(&mut self, now: Millis, me: &Me, beat: Beat) {
-        if beat.group != me.group || beat.from == me.id {
-            return;
-        }
-        let id = beat.from.clone();
-        let now_master = beat.engine.status().filter(|st| st.is_master()).map(|st| (st.lineage.clone(), st.position));
-        let mastered = now_master.or_else(|| self.peers.get(&id).and_then(|p| p.mastered.clone()));
-        self.peers.insert(id, Peer { beat, heard: now, refused_since: None, mastered });
+/// The view as it stands once `proposal` has been applied at `index`.
+pub(super) fn after(view: &View, proposal: &Proposal, index: u64) -> View {
+    let mut view = view.clone();
+    view.record = Some(proposal.record.clone());
+    view.index = index;
+    view.reachable = true;
+    if let Some(take) = &proposal.take_leader {
+        view.leader = Some(take.to.clone());
     }
+    if proposal.policy.is_some() {
+        view.policy.clone_from(&proposal.policy);
+    }
+    if proposal.consume.is_some() {
+        view.command = None;
+    }
+    view
+}
+
+fn beat_arrives(s: &mut Snapshot, now: Millis, beat: Beat) {
+    if beat.group != s.me.group || beat.from == s.me.id {
+        return;
+    }
+    let id = beat.from.clone();
+    let now_master = beat.engine.status().filter(|st| st.is_master()).map(|st| (st.lineage.clone(), st.position));
+    let mastered = now_master.or_else(|| s.peers.get(&id).and_then(|p| p.mastered.clone()));
+    s.peers.insert(id, Peer { beat, heard: now, refused_since: None, mastered });
 }
 
 fn refuse_or_hear(now: Millis, refused_since: &mut Option<Millis>, sighting: Sighting) {
@@ -257,7 +229,7 @@ fn refuse_or_hear(now: Millis, refused_since: &mut Option<Millis>, sighting: Sig
 #[cfg(test)]
 mod tests {
     use super::*;
-    use election::{Address, Policy};
+    use election::{Address, Me, Memory, Policy};
 
     fn me() -> Me {
         Me {
@@ -278,27 +250,29 @@ mod tests {
     #[test]
     fn an_answer_that_lies_back_counts_when_nothing_newer_comes() {
         let mut observed = Observed::new(Millis(0));
-        observed.take_in(Millis(1_000), &me(), Event::Read(view(9)));
-        observed.take_in(Millis(1_100), &me(), Event::Watched(view(0)));
-        observed.awake(Millis(1_000 + LATE_VIEW_MS - 1));
-        assert_eq!(observed.view.index, 9);
-        observed.awake(Millis(1_000 + LATE_VIEW_MS));
-        assert_eq!(observed.view.index, 0, "the watch says a deletion once");
+        let mut s = Snapshot::new(me(), Policy::default(), Memory::default(), Millis(0));
+        observed.take_in(&mut s, Millis(1_000), Event::Read(view(9)));
+        observed.take_in(&mut s, Millis(1_100), Event::Watched(view(0)));
+        observed.awake(&mut s, Millis(1_000 + LATE_VIEW_MS - 1));
+        assert_eq!(s.view.index, 9);
+        observed.awake(&mut s, Millis(1_000 + LATE_VIEW_MS));
+        assert_eq!(s.view.index, 0, "the watch says a deletion once");
 
-        observed.take_in(Millis(4_000), &me(), Event::Read(view(9)));
-        observed.take_in(Millis(4_100), &me(), Event::Watched(view(8)));
-        observed.take_in(Millis(4_200), &me(), Event::Watched(view(10)));
-        observed.awake(Millis(9_000));
-        assert_eq!(observed.view.index, 10, "it was on its way");
+        observed.take_in(&mut s, Millis(4_000), Event::Read(view(9)));
+        observed.take_in(&mut s, Millis(4_100), Event::Watched(view(8)));
+        observed.take_in(&mut s, Millis(4_200), Event::Watched(view(10)));
+        observed.awake(&mut s, Millis(9_000));
+        assert_eq!(s.view.index, 10, "it was on its way");
     }
 
     #[test]
     fn a_policy_that_vanishes_stays_in_force() {
         let mut observed = Observed::new(Millis(0));
+        let mut s = Snapshot::new(me(), Policy::default(), Memory::default(), Millis(0));
         let policy = Policy { max_lag: 5, ..Policy::default() };
         let with = View { policy: Some(policy.clone()), ..*view(9) };
-        observed.take_in(Millis(1), &me(), Event::Watched(Box::new(with)));
-        observed.take_in(Millis(2), &me(), Event::Watched(view(10)));
-        assert_eq!(observed.view.policy, Some(policy));
+        observed.take_in(&mut s, Millis(1), Event::Watched(Box::new(with)));
+        observed.take_in(&mut s, Millis(2), Event::Watched(view(10)));
+        assert_eq!(s.view.policy, Some(policy));
     }
 }
