@@ -9,13 +9,16 @@ BUSY_MINUTES ?= 10
 TEST_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test check bench-failover bench-idle simulate clean
+.PHONY: help setup setup-tests build demo test check bench-failover bench-idle simulate clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing (Debian 12: redis-server, consul)
 	@scripts/setup
+
+setup-tests:
+	@scripts/setup tests
 
 build: setup ## build target/release/understudy
 	$(CARGO) build --release --locked
@@ -24,7 +27,7 @@ demo: setup ## a group on this machine: kill its master, kill a node, switch ove
 	@$(CARGO) build --release --locked -q -p understudy
 	@target/release/understudy demo
 
-test: setup ## all tests, with real Consul and real Redis
+test: setup-tests ## all tests, with real Consul and real Redis
 	@$(CARGO) build --workspace --bins --locked -q
 	$(CARGO) test --workspace --locked -q --doc
 	$(CARGO) test --workspace --locked --all-targets -- --test-threads=$(TEST_THREADS)
