@@ -17,6 +17,7 @@ mod learn;
 mod limits;
 mod listen;
 mod metrics;
+mod redis;
 pub mod routes;
 mod server;
 mod stop;
