@@ -8,7 +8,7 @@ use crate::clock::{Clock, wall_ms};
 use crate::memory::MemoryFile;
 use crate::peers::{self, Exchange, Peers};
 use crate::status;
-use crate::step::{Done, Effect, Event, Poll, Step, What};
+use crate::step::{Asking, Done, Effect, Event, Poll, Step, What};
 use crate::{consul_side, database};
 use consul::{Consul, GroupView, Presence, Registrar, ServiceState};
 use election::{Address, Beat, Command, CommandOp, Duty, Engine, Member, Millis, NodeId, Role};
@@ -61,8 +61,8 @@ pub(crate) struct Instance {
     pub(crate) sender: mpsc::Sender<Message>,
     /// The recorded master's database, for the task that knocks at it.
     pub(crate) knock: watch::Sender<Option<Address>>,
-    /// Whether the proxies are to be asked.
-    pub(crate) witnesses: watch::Sender<bool>,
+    /// What the proxies are to be asked.
+    pub(crate) asking: watch::Sender<Asking>,
     /// What `/status` and the health endpoints answer.
     pub(crate) published: watch::Sender<Arc<InstanceStatus>>,
     /// The node's record in Consul.
@@ -274,8 +274,8 @@ impl Instance {
         let master = self.step.view().record.as_ref().and_then(|r| r.master.as_ref());
         let knock = master.filter(|m| m.id != *me).map(election::Master::endpoint);
         self.knock.send_if_modified(|target| std::mem::replace(target, knock.clone()) != knock);
-        let wanted = self.step.wants_witnesses(now);
-        self.witnesses.send_if_modified(|was| std::mem::replace(was, wanted) != wanted);
+        let asking = self.step.asking(now);
+        self.asking.send_if_modified(|was| std::mem::replace(was, asking) != asking);
     }
 
     fn publish(&mut self) {

@@ -5,7 +5,7 @@ use crate::engine::{Database, Engine as _, EngineError, Site};
 use crate::http::{Served, State};
 use crate::instance::{Instance, Message};
 use crate::memory::{MemoryError, MemoryFile};
-use crate::step::{Event, Step};
+use crate::step::{Asking, Event, Step};
 use crate::{api, database, http, knock, peers, status, witness};
 use config::{AgentConfig, InstanceConfig};
 use consul::{Consul, Registrar, Service, SessionKeeper};
@@ -210,16 +210,16 @@ impl Agent {
         tasks.spawn(database::run(engine, order_inbox, sender.clone()));
         tasks.spawn(knock::run(target, REDIS_KNOCK, sender.clone()));
         let http = reqwest::Client::new();
-        let (witnesses, wanted) = watch::channel(false);
+        let (asking, wanted) = watch::channel(Asking::Nothing);
         let proxies = self.consul.watch_proxies();
-        tasks.spawn(witness::run(name.clone(), http.clone(), wanted, proxies, sender.clone()));
+        tasks.spawn(witness::run(group.clone(), http.clone(), wanted, proxies, sender.clone()));
         tasks.spawn(forward_session(session.clone(), sender.clone()));
         let driver = Instance {
             step,
             clock: self.clock,
             consul: self.consul.clone(),
             http,
-            witnesses,
+            asking,
             peer_key: peer_key.clone(),
             memory,
             engine_name,

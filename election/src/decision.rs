@@ -512,6 +512,12 @@ pub enum Reason {
         /// The node.
         target: NodeId,
     },
+    /// Requests that are under way through the proxies are answered first.
+    #[error("planned switchover: waiting until nothing is in flight through proxy {proxy}")]
+    Quieting {
+        /// The proxy.
+        proxy: String,
+    },
     /// Writes are held.
     #[error("holding writes until {target} has taken over")]
     Holding {

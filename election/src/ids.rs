@@ -115,6 +115,16 @@ impl fmt::Display for Stamp {
     }
 }
 
+/// Reads what [`Display`](fmt::Display) writes.
+impl std::str::FromStr for Stamp {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (epoch, seq) = text.split_once('/').unwrap_or((text, ""));
+        Ok(Self { epoch: epoch.parse()?, seq: seq.parse()? })
+    }
+}
+
 /// Milliseconds on a node's own monotonic clock. Never compared between nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -152,5 +162,19 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[secret]")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_is_read_as_it_is_written() {
+        let stamp = Stamp { epoch: 7, seq: 31 };
+        assert_eq!(stamp.to_string().parse(), Ok(stamp));
+        for text in ["", "7", "7/", "/31", "7/31/1", "a/b"] {
+            assert!(text.parse::<Stamp>().is_err(), "{text}");
+        }
     }
 }

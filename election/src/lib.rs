@@ -32,5 +32,6 @@ pub use offer::offer;
 pub use policy::{Durability, Policy, Reads, WithoutReplica};
 pub use snapshot::{
     Beat, Certifying, Contact, Duty, Fresh, Me, Memory, Offer, Peer, Purpose, Snapshot, Taking, View, Witness, Writing,
+    busy_proxy,
 };
 pub use status::{Attached, Engine, EngineRole, Marker, Status};

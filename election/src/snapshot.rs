@@ -29,6 +29,9 @@ pub struct Snapshot {
     pub master_db: Contact,
     /// The proxies that reach the recorded master's database, by name.
     pub witnesses: BTreeMap<String, Witness>,
+    /// The living proxies that hold requests back while roles change, by name, and the record under which each last said
+    /// that nothing is in flight through it.
+    pub proxies: BTreeMap<String, Option<Stamp>>,
     /// When something last arrived over the local replica's link to its source.
     pub link_heard: Option<Millis>,
     /// Since when the local instance has been seen sealed.
@@ -76,6 +79,7 @@ impl Snapshot {
             peers: BTreeMap::new(),
             master_db: Contact::default(),
             witnesses: BTreeMap::new(),
+            proxies: BTreeMap::new(),
             link_heard: None,
             sealed_since: None,
             replica_acked: None,
@@ -115,6 +119,12 @@ impl Snapshot {
     pub fn live_peer(&self, id: &NodeId, within: u64) -> Option<&Peer> {
         self.peers.get(id).filter(|p| self.now.since(p.heard) < within)
     }
+}
+
+/// A proxy that has not said yet, of this record, that it holds every request back and that none is in flight.
+pub fn busy_proxy<'a>(proxies: &'a BTreeMap<String, Option<Stamp>>, record: &Record) -> Option<&'a str> {
+    let quiet = |at: &Option<Stamp>| at.is_some_and(|at| at >= record.stamp());
+    proxies.iter().find(|(_, at)| !quiet(at)).map(|(name, _)| name.as_str())
 }
 
 /// This node, as its file describes it.

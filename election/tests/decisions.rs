@@ -572,6 +572,23 @@ fn a_planned_switchover_holds_writes_first() {
         s.phase_since = NOW;
     };
     row("writes are held", "a", held, "quiesce", "holding");
+    let proxies = move |said: [Option<u64>; 2], since: u64| {
+        move |s: &mut Snapshot| {
+            held(s);
+            s.phase_since = Millis(NOW.0 - since);
+            let stamp = |seq| Stamp { epoch: 4, seq };
+            let seq = s.view.record.as_ref().expect("a record").seq;
+            let said = said.map(|ago| ago.map(|ago| stamp(seq - ago)));
+            s.proxies = ["p1", "p2"].map(str::to_owned).into_iter().zip(said).collect();
+        }
+    };
+    row("requests under way are answered first", "a", proxies([Some(0), None], 399), "wait", "quieting");
+    row("an earlier hold's word is no word", "a", proxies([Some(0), Some(1)], 0), "wait", "quieting");
+    row("nothing is in flight", "a", proxies([Some(0), Some(0)], 0), "quiesce", "holding");
+    row("a proxy that never says so is not waited for", "a", proxies([None, None], 400), "quiesce", "holding");
+    let holding = |s: &mut Snapshot| mine(s, |st| st.quiesced = true);
+    let begun = move |s: &mut Snapshot| (proxies([None, None], 0)(s), holding(s)).0;
+    row("what is held stays held", "a", begun, "wait", "holding");
     let too_long = move |s: &mut Snapshot| {
         held(s);
         s.phase_since = Millis(NOW.0 - 5_000);

@@ -8,12 +8,12 @@
 
 mod observed;
 
-pub use observed::{Event, Sighting};
+pub use observed::{Asking, Event, Sighting};
 
 use election::{
     Action, Beat, Certifying, Command, CommandOp, Decision, Duty, Engine, EngineOp, Fresh, Me, Memory, Millis, NodeId,
-    Nonce, Outcome, Phase, Policy, Proposal, Purpose, Reason, Secret, Snapshot, Stamp, Taking, View, Writing, decide,
-    invariants,
+    Nonce, Outcome, Phase, Policy, Proposal, Purpose, Reason, Record, Secret, Snapshot, Stamp, Taking, View, Writing,
+    busy_proxy, decide, invariants,
 };
 use observed::Observed;
 use std::mem::discriminant;
@@ -335,15 +335,28 @@ impl Step {
         self.known.peers.get(id)
     }
 
-    /// The hot replica has heard nothing of the master's agent for a while: the proxies are worth asking whether they
-    /// still reach its database.
-    pub fn wants_witnesses(&self, now: Millis) -> bool {
-        let Some(record) = &self.known.view.record else { return false };
+    /// What the proxies are to be asked now.
+    pub fn asking(&self, now: Millis) -> Asking {
+        match &self.known.view.record {
+            Some(record) if self.misses_the_master(record, now) => Asking::Witness,
+            Some(record) if self.waits_for_proxies(record) => Asking::Quiet(record.stamp()),
+            _ => Asking::Nothing,
+        }
+    }
+
+    /// The hot replica has heard nothing of the master's agent for a while.
+    fn misses_the_master(&self, record: &Record, now: Millis) -> bool {
         let Some(master) = record.master.as_ref().filter(|_| record.is_replica(&self.known.me.id)) else {
             return false;
         };
         let heard = self.known.peers.get(&master.id).map_or(self.known.awake_since, |p| p.heard);
         now.since(heard.max(self.known.awake_since)) >= self.policy().detect_after / 2
+    }
+
+    /// The master hands over, and requests may be in flight.
+    fn waits_for_proxies(&self, record: &Record) -> bool {
+        let hands_over = record.phase == Phase::Switching && record.is_master(&self.known.me.id);
+        hands_over && busy_proxy(&self.known.proxies, record).is_some()
     }
 
     /// The last decision that was not carried out because it would have broken an invariant, once.

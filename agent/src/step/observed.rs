@@ -1,7 +1,10 @@
 //! What an agent sees, and since when: keeps the part of its snapshot true that comes from outside.
 
 use super::BEAT_EVERY_MS;
-use election::{Beat, Contact, Engine, EngineRole, Millis, NodeId, Peer, Proposal, Snapshot, Status, View, Witness};
+use election::{
+    Beat, Contact, Engine, EngineRole, Millis, NodeId, Peer, Proposal, Snapshot, Stamp, Status, View, Witness,
+};
+use std::collections::BTreeSet;
 
 /// An answer of the watch that lies before what a read or an own write has shown was on its way when they happened. It
 /// put aside for this long; when nothing newer has come until then, a lower index means that Consul's data went back.
@@ -37,6 +40,26 @@ pub enum Event {
         /// How long ago.
         ago_ms: u64,
     },
+    /// The names of the living proxies that hold requests back while roles change.
+    Proxies(BTreeSet<String>),
+    /// One of them says that it does, under this record, and that nothing is in flight through it.
+    Quiet {
+        /// The proxy.
+        proxy: String,
+        /// The record.
+        stamp: Stamp,
+    },
+}
+
+/// What a proxy can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asking {
+    /// Nothing at present.
+    Nothing,
+    /// Whether it still reaches the master's database: asked by a hot replica that has lost sight of it.
+    Witness,
+    /// Whether nothing is in flight through it under this record or a later one: asked by a master that hands over.
+    Quiet(Stamp),
 }
 
 /// What calling an address has shown. That nothing came back is no event: silence is measured.
@@ -105,6 +128,15 @@ impl Observed {
             Event::Witness { proxy, epoch, ago_ms } => {
                 let reached = Millis(now.0.saturating_sub(ago_ms));
                 s.witnesses.insert(proxy, Witness { epoch, reached });
+            }
+            Event::Proxies(names) => {
+                let known = std::mem::take(&mut s.proxies);
+                s.proxies = names.into_iter().map(|name| (name.clone(), known.get(&name).copied().flatten())).collect();
+            }
+            Event::Quiet { proxy, stamp } => {
+                if let Some(said) = s.proxies.get_mut(&proxy) {
+                    *said = Some(stamp);
+                }
             }
             Event::MasterDatabase(sighting) => {
                 refuse_or_hear(now, &mut s.master_db.refused_since, sighting);

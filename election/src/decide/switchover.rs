@@ -6,12 +6,17 @@ use crate::decision::{Action, Decision, EngineOp, Reason};
 use crate::documents::{Command, CommandOp, Outcome, Record};
 use crate::ids::NodeId;
 use crate::proposals;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, busy_proxy};
 use crate::status::Status;
 
 /// Writes are held this long at the most. The hand-over takes some tens of milliseconds; a client that waits a second
 /// for an answer should not notice one that fails either.
 const HOLD_LIMIT_MS: u64 = 700;
+
+/// Proxies that speak the database's protocol send nothing new once they know of the switchover, and what they have sent
+/// is answered within milliseconds: then no client notices anything. A slow command is not waited for longer than this,
+/// so that the hand-over itself still fits into [`HOLD_LIMIT_MS`].
+const QUIET_LIMIT_MS: u64 = 400;
 
 /// Between two attempts of a master with a failing disk to hand over.
 const FLEE_AGAIN_MS: u64 = 2_000;
@@ -110,6 +115,10 @@ pub(super) fn hold(s: &Snapshot, record: &Record, status: &Status) -> Decision {
         return give_up(s, record, "the target did not take over in time; writes go on here");
     }
     if !status.quiesced {
+        let until = s.phase_since.plus(QUIET_LIMIT_MS);
+        if let Some(proxy) = busy_proxy(&s.proxies, record).filter(|_| s.now < until) {
+            return Decision::wait(Reason::Quieting { proxy: proxy.to_owned() }).revisit(until);
+        }
         return engine(EngineOp::Quiesce, Reason::Holding { target });
     }
     Decision::wait(Reason::Holding { target }).revisit(s.phase_since.plus(HOLD_LIMIT_MS))

@@ -159,6 +159,7 @@ pub(crate) fn world(me: &str) -> Snapshot {
         peers,
         master_db: Contact { heard: Some(NOW), refused_since: None },
         witnesses: BTreeMap::new(),
+        proxies: BTreeMap::new(),
         link_heard: Some(NOW),
         sealed_since: None,
         replica_acked: Some(NOW),
