@@ -39,7 +39,7 @@ impl Loaded<ProxyConfig> {
         let mut missing = Missing::of(self);
         for (index, listener) in self.listeners.iter().enumerate() {
             let key = |name: &str| format!("listener[{index}].{name}");
-            missing.when(listener.protocol != Protocol::Tcp, key("protocol"), "write \"tcp\"");
+            missing.when(listener.protocol == Protocol::Postgres, key("protocol"), "write \"tcp\"");
             missing.when(listener.groups.len() > 1, key("groups"), "name one group");
         }
         missing.when(self.sentinel.is_some(), "sentinel".to_owned(), "leave the table out");

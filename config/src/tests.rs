@@ -446,9 +446,11 @@ fn what_is_not_built_is_named_with_its_line() {
     let keys = ["7 instance[0].engine", "13 group.cache.fsync"];
     built(agent(&text).not_built_yet(), &keys);
     built(agent(&format!("{AGENT}[group.cache]\nreads = \"durable\"\n")).not_built_yet(), &["11 group.cache.reads"]);
+    let postgres = PROXY.replace("[\"cache\"]", "[\"cache\"]\nprotocol = \"postgres\"");
+    built(proxy(&postgres).not_built_yet(), &["7 listener[0].protocol"]);
     let text = PROXY.replace("[\"cache\"]", "[\"a\", \"b\"]\nprotocol = \"redis\"")
         + "[group.a]\n[sentinel]\nlisten = \"0.0.0.0:26379\"\n";
-    let keys = ["6 listener[0].groups", "7 listener[0].protocol", "9 sentinel"];
+    let keys = ["6 listener[0].groups", "9 sentinel"];
     built(proxy(&text).not_built_yet(), &keys);
     assert!(
         proxy(&text).not_built_yet().to_string().starts_with("f:6:10: listener[0].groups: this version of understudy")

@@ -1,6 +1,7 @@
 //! Why a proxy does not start.
 
 use std::io;
+use std::path::PathBuf;
 
 /// Why a proxy does not start. Once it serves, nothing ends it but being told to.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,16 @@ pub enum Error {
         address: String,
         /// What the system says.
         source: io::Error,
+    },
+    /// A password cannot be had from its file.
+    #[error("{key}: {} {why}", .path.display())]
+    Password {
+        /// The key in the file.
+        key: String,
+        /// The password's file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        why: String,
     },
     /// What the file says of Consul cannot be used, such as a certificate that cannot be read.
     #[error("consul: no client can be made from these settings")]

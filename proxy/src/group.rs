@@ -2,10 +2,12 @@
 
 use crate::counters::Counters;
 use crate::heard::Heard;
-use crate::routes::{Endpoint, GroupRoute, Known, Refusal, Seen, adopt};
+use crate::quiet::Quiet;
+use crate::redis::{Course, Tallies};
+use crate::routes::{GroupRoute, Known, Refusal, Seen, adopt};
 use crate::target::Target;
 use config::ListenerRole;
-use election::{GroupName, NodeId};
+use election::{GroupName, NodeId, Phase, Policy, Stamp};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -17,11 +19,18 @@ pub(crate) struct Group {
     pub(crate) name: GroupName,
     pub(crate) heard: Heard,
     pub(crate) counters: Counters,
+    /// What the workers of redis listeners count.
+    pub(crate) tallies: Tallies,
+    /// Which of them are quiet.
+    pub(crate) quiet: Quiet,
     learned: Mutex<Learned>,
     /// Two channels, so that a connection is woken only by what concerns it: the record changes far more often than
     /// the master does.
     master: watch::Sender<Target>,
     replicas: watch::Sender<Target>,
+    /// The same for redis listeners.
+    master_course: watch::Sender<Course>,
+    replica_course: watch::Sender<Course>,
     /// Wakes the prober when there is somebody else to ask.
     routed: watch::Sender<Option<GroupRoute>>,
 }
@@ -33,7 +42,8 @@ struct Learned {
     /// Whether Consul's last call was answered; `None` before the first answer.
     reachable: Option<bool>,
     within_lag: BTreeSet<NodeId>,
-    max_lag: u64,
+    /// The last one seen: one that is gone or cannot be read changes no promise.
+    policy: Policy,
 }
 
 /// A group for `/routes`.
@@ -50,9 +60,13 @@ impl Group {
             name,
             heard: Heard::default(),
             counters: Counters::default(),
+            tallies: Tallies::default(),
+            quiet: Quiet::default(),
             learned: Mutex::default(),
             master: watch::Sender::default(),
             replicas: watch::Sender::default(),
+            master_course: watch::Sender::default(),
+            replica_course: watch::Sender::default(),
             routed: watch::Sender::default(),
         }
     }
@@ -65,16 +79,26 @@ impl Group {
         }
     }
 
+    /// Follows what a redis listener of a role obeys.
+    pub(crate) fn courses(&self, role: ListenerRole) -> watch::Receiver<Course> {
+        match role {
+            ListenerRole::Master => self.master_course.subscribe(),
+            ListenerRole::Replica => self.replica_course.subscribe(),
+        }
+    }
+
     /// Follows the route.
     pub(crate) fn routes(&self) -> watch::Receiver<Option<GroupRoute>> {
         self.routed.subscribe()
     }
 
     /// Consul has answered.
-    pub(crate) fn observe(&self, seen: Seen<'_>, max_lag: u64) {
+    pub(crate) fn observe(&self, seen: Seen<'_>, policy: Option<&Policy>) {
         let mut learned = self.learned();
         learned.reachable = Some(true);
-        learned.max_lag = max_lag;
+        if let Some(policy) = policy {
+            learned.policy = policy.clone();
+        }
         match adopt(learned.known.as_ref(), seen) {
             Ok(known) => {
                 learned.refusal = None;
@@ -111,12 +135,19 @@ impl Group {
 
     /// Bytes a replica may lag.
     pub(crate) fn max_lag(&self) -> u64 {
-        self.learned().max_lag
+        self.learned().policy.max_lag
     }
 
     /// The number of the mastership known, 0 before there is one.
     pub(crate) fn epoch(&self) -> u64 {
         self.learned().known.as_ref().map_or(0, |k| k.route.epoch)
+    }
+
+    /// The record under which every redis worker of the master's is quiet: nothing of its epoch is under way through
+    /// this proxy, and nothing new is sent before another record. Only in a planned switchover.
+    pub(crate) fn quiet_at(&self) -> Option<Stamp> {
+        let stamp = self.learned().known.as_ref().filter(|k| k.route.phase == Phase::Switching)?.stamp;
+        self.quiet.all_at(stamp).then_some(stamp)
     }
 
     /// All that is known.
@@ -133,6 +164,8 @@ impl Group {
         let Some(known) = &learned.known else { return };
         replace(&self.master, Target::master(&known.route));
         replace(&self.replicas, Target::replicas(&known.route, &learned.within_lag));
+        replace(&self.master_course, Course::master(known, &learned.policy));
+        replace(&self.replica_course, Course::replicas(known, &learned.within_lag));
         replace(&self.routed, Some(known.route.clone()));
     }
 
@@ -142,7 +175,7 @@ impl Group {
         if before.map(felt) == Some(felt(now)) {
             return;
         }
-        let to = now.route.master.as_ref().map_or_else(|| "nobody".to_owned(), Endpoint::to_string);
+        let to = now.route.master.as_ref().map_or_else(|| "nobody".to_owned(), |m| m.endpoint.to_string());
         info!(
             group = %self.name, epoch = now.route.epoch, phase = ?now.route.phase, record = %now.stamp, master = to,
             "the route has changed"

@@ -86,20 +86,19 @@ fn choose(target: &Target, turn: &AtomicUsize) -> (Option<u64>, Option<Arc<Endpo
 }
 
 async fn try_once(target: &mut watch::Receiver<Target>, epoch: Option<u64>, endpoint: &Endpoint) -> Attempt {
-    let connecting = timeout(CONNECT_TIMEOUT, TcpStream::connect((endpoint.address.as_str(), endpoint.port)));
-    let connected = tokio::select! {
+    tokio::select! {
         biased;
-        () = outdated(target, epoch, endpoint) => return Attempt::Outdated,
-        connected = connecting => connected,
-    };
-    match connected {
-        Ok(Ok(stream)) => match prepare(&stream) {
-            Ok(()) => Attempt::Connected(stream),
-            Err(error) => Attempt::Failed(error),
-        },
-        Ok(Err(error)) => Attempt::Failed(error),
-        Err(_) => Attempt::Failed(io::ErrorKind::TimedOut.into()),
+        () = outdated(target, epoch, endpoint) => Attempt::Outdated,
+        connected = open(endpoint) => connected.map_or_else(Attempt::Failed, Attempt::Connected),
     }
+}
+
+/// Connects once.
+pub(crate) async fn open(endpoint: &Endpoint) -> io::Result<TcpStream> {
+    let connecting = TcpStream::connect((endpoint.address.as_str(), endpoint.port));
+    let stream = timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    prepare(&stream)?;
+    Ok(stream)
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {

@@ -112,7 +112,10 @@ impl Pages {
             return text(StatusCode::NOT_FOUND, format!("this proxy has no listener for group {group}\n"));
         };
         let epoch = group.epoch();
-        let said = json!({ "group": group.name, "epoch": epoch, "heard_ms": group.heard.ms_since(epoch) });
+        let said = json!({
+            "group": group.name, "epoch": epoch, "heard_ms": group.heard.ms_since(epoch),
+            "quiet": group.quiet_at().map(|stamp| stamp.to_string()),
+        });
         page(StatusCode::OK, "application/json", said.to_string())
     }
 }

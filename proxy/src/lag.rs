@@ -44,7 +44,7 @@ pub(crate) async fn watch(group: Arc<Group>) {
 async fn round(group: &Group, route: &GroupRoute, vouched: &BTreeMap<NodeId, u32>) -> BTreeMap<NodeId, u32> {
     let max_lag = group.max_lag();
     let mut asked = JoinSet::new();
-    for ReplicaRoute { endpoint, agent } in &route.replicas {
+    for ReplicaRoute { endpoint, agent, .. } in &route.replicas {
         let (id, agent) = (endpoint.id.clone(), agent.clone());
         let path = format!("/{}/replica?lag={max_lag}", group.name);
         asked.spawn(async move { (id, ask(&agent, &path).await) });

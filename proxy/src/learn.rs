@@ -4,7 +4,6 @@ use crate::group::Group;
 use crate::routes::Seen;
 use config::{ListenerRole, Protocol, ProxyConfig};
 use consul::{GroupView, ProxyListener, ProxyRecord};
-use election::Policy;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -22,13 +21,12 @@ pub(crate) async fn follow(group: Arc<Group>, mut views: watch::Receiver<GroupVi
 
 fn take(group: &Group, view: &GroupView) {
     if view.seen {
-        let max_lag = view.policy.as_ref().map_or_else(|| Policy::default().max_lag, |(policy, _)| policy.max_lag);
         let seen = Seen {
             record: view.record.as_ref().map(|(record, _)| record),
             fault: view.record_fault.as_deref(),
             members: &view.members,
         };
-        group.observe(seen, max_lag);
+        group.observe(seen, view.policy.as_ref().map(|(policy, _)| policy));
         for fault in &view.faults {
             debug!(group = %group.name, fault, "a part of the group in Consul cannot be read");
         }

@@ -4,7 +4,7 @@
 //! and each connection obeys it by itself: it waits for somewhere to go, is carried, and is reset when its epoch ends.
 //! A proxy has no state of its own; any number may run side by side.
 //!
-//! Each protocol is a folder; `tcp` is the only one so far.
+//! Each protocol is a folder: `tcp` carries bytes, `redis` requests and replies.
 
 mod counters;
 mod error;
@@ -17,6 +17,7 @@ mod learn;
 mod limits;
 mod listen;
 mod metrics;
+mod quiet;
 mod redis;
 pub mod routes;
 mod server;

@@ -20,7 +20,7 @@ const BACKLOG: i32 = 4_096;
 const KEEPALIVE: Duration = Duration::from_secs(300);
 
 /// Out of file descriptors or memory: accepting again at once would fail at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Finds the address that a file's `key` names.
 ///
@@ -109,7 +109,7 @@ pub(crate) async fn accept(listener: TcpListener, tcp: Arc<Tcp>, drain: Cancella
 }
 
 /// Whether the next client may fare better: this one broke off before it was accepted.
-fn concerns_one_client(error: &io::Error) -> bool {
+pub(crate) fn concerns_one_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkUnreachable};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | HostUnreachable | Interrupted | NetworkUnreachable)
 }

@@ -2,6 +2,7 @@
 
 use crate::counters::Counters;
 use crate::group::Group;
+use crate::redis::Counts;
 use election::GroupName;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -20,6 +21,31 @@ const FAMILIES: [(&str, &str, &str, Read); 6] = [
     ("understudy_proxy_connect_failures_total", "counter", "Tries to reach an instance that failed.", |c| &c.refused),
 ];
 
+type ReadRedis = fn(&Counts) -> u64;
+
+/// The same of redis listeners.
+const REDIS_FAMILIES: [(&str, &str, &str, ReadRedis); 13] = [
+    ("understudy_proxy_redis_clients", "gauge", "Clients connected now.", |c| c.clients),
+    ("understudy_proxy_redis_links", "gauge", "Connections to databases, those being made included.", |c| c.links),
+    ("understudy_proxy_redis_held", "gauge", "Clients whose request waits for somewhere to go.", |c| c.held),
+    ("understudy_proxy_redis_withheld", "gauge", "Clients whose reply waits for the hot replica.", |c| c.withheld),
+    ("understudy_proxy_redis_requests_total", "counter", "Requests sent to a database.", |c| c.requests),
+    ("understudy_proxy_redis_refused_total", "counter", "Requests refused: they are the agent's.", |c| c.refused),
+    ("understudy_proxy_redis_expired_total", "counter", "Requests refused after hold, never sent.", |c| c.expired),
+    ("understudy_proxy_redis_unknown_total", "counter", "Clients closed, an outcome being unknown.", |c| c.unknown),
+    ("understudy_proxy_redis_barriers_total", "counter", "Times the hot replica was asked.", |c| c.barriers),
+    ("understudy_proxy_redis_barriers_repeated_total", "counter", "Times it had to be asked again.", |c| {
+        c.barriers_repeated
+    }),
+    ("understudy_proxy_redis_strangers_total", "counter", "Times a second copy acknowledged.", |c| c.strangers),
+    ("understudy_proxy_redis_wrong_process_total", "counter", "Links to another process than the record's.", |c| {
+        c.wrong_incarnation
+    }),
+    ("understudy_proxy_redis_links_lost_total", "counter", "Links that were lost or could not be made.", |c| {
+        c.links_lost
+    }),
+];
+
 /// All groups' counters. Group names need no escaping: they are letters, digits and dashes.
 pub(crate) fn text(groups: &BTreeMap<GroupName, Arc<Group>>) -> String {
     let mut out = String::new();
@@ -27,6 +53,13 @@ pub(crate) fn text(groups: &BTreeMap<GroupName, Arc<Group>>) -> String {
         family(&mut out, name, kind, help);
         for group in groups.values() {
             sample(&mut out, name, &group.name, read(&group.counters).load(Relaxed));
+        }
+    }
+    let redis: Vec<_> = groups.values().map(|group| (&group.name, group.tallies.sum())).collect();
+    for (name, kind, help, read) in REDIS_FAMILIES {
+        family(&mut out, name, kind, help);
+        for (group, counts) in &redis {
+            sample(&mut out, name, group, read(counts));
         }
     }
     family(&mut out, "understudy_proxy_epoch", "gauge", "The epoch that clients are routed by.");

@@ -1,6 +1,6 @@
 //! From what Consul says of a group to where its clients go: pure, and never backwards.
 
-use election::{Member, NodeId, Nonce, Phase, Record, Stamp};
+use election::{Incarnation, Member, NodeId, Nonce, Phase, Record, Stamp};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +13,7 @@ pub struct GroupRoute {
     /// How far it has come.
     pub phase: Phase,
     /// The master, while its epoch is open to clients.
-    pub master: Option<Endpoint>,
+    pub master: Option<MasterRoute>,
     /// The hot replica, then the spares by name.
     pub replicas: Vec<ReplicaRoute>,
 }
@@ -35,6 +35,29 @@ impl fmt::Display for Endpoint {
     }
 }
 
+/// The master, while its epoch is open to clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MasterRoute {
+    /// Where it listens.
+    #[serde(flatten)]
+    pub endpoint: Endpoint,
+    /// The process that the record names; another one at this address is not the master.
+    #[serde(skip)]
+    pub incarnation: Incarnation,
+    /// How many databases clients have, as far as its agent has said.
+    #[serde(skip)]
+    pub databases: Option<u32>,
+}
+
+impl MasterRoute {
+    /// What the agent said stays true while its process lives, also when the agent has gone from Consul for a while.
+    fn remember(&mut self, before: &Self) {
+        if self.endpoint == before.endpoint && self.incarnation == before.incarnation {
+            self.databases = self.databases.or(before.databases);
+        }
+    }
+}
+
 /// An instance that is not the master.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReplicaRoute {
@@ -44,6 +67,9 @@ pub struct ReplicaRoute {
     /// `host:port` of its agent, which knows how far it lags.
     #[serde(skip)]
     pub agent: String,
+    /// How many databases clients have, as far as its agent has said.
+    #[serde(skip)]
+    pub databases: Option<u32>,
 }
 
 /// What the proxy holds to be true of a group.
@@ -130,12 +156,11 @@ pub fn adopt(known: Option<&Known>, seen: Seen<'_>) -> Result<Known, Refusal> {
     if let Some(known) = known {
         refuse_backwards(known, record)?;
     }
-    Ok(Known {
-        uid: record.uid.clone(),
-        stamp: record.stamp(),
-        nonce: record.nonce.clone(),
-        route: route(record, seen.members),
-    })
+    let mut route = route(record, seen.members);
+    if let (Some(master), Some(before)) = (&mut route.master, known.and_then(|k| k.route.master.as_ref())) {
+        master.remember(before);
+    }
+    Ok(Known { uid: record.uid.clone(), stamp: record.stamp(), nonce: record.nonce.clone(), route })
 }
 
 fn refuse_backwards(known: &Known, record: &Record) -> Result<(), Refusal> {
@@ -160,19 +185,20 @@ fn route(record: &Record, members: &BTreeMap<NodeId, Member>) -> GroupRoute {
     GroupRoute {
         epoch: record.epoch,
         phase: record.phase,
-        master: open_master(record),
+        master: open_master(record, members),
         replicas: replicas
             .into_iter()
             .map(|m| ReplicaRoute {
                 endpoint: Endpoint { id: m.id.clone(), address: m.address.clone(), port: m.port },
                 agent: m.agent.clone(),
+                databases: m.databases,
             })
             .collect(),
     }
 }
 
 /// The master, if clients of its epoch may be connected to it.
-fn open_master(record: &Record) -> Option<Endpoint> {
+fn open_master(record: &Record, members: &BTreeMap<NodeId, Member>) -> Option<MasterRoute> {
     let open = match record.phase {
         Phase::Active | Phase::Switching => true,
         // Roles stay and the master goes on serving, if its epoch had ever opened.
@@ -180,7 +206,11 @@ fn open_master(record: &Record) -> Option<Endpoint> {
         Phase::Bootstrapping | Phase::Promoting | Phase::Halted => false,
     };
     let master = record.master.as_ref().filter(|_| open)?;
-    Some(Endpoint { id: master.id.clone(), address: master.address.clone(), port: master.port })
+    Some(MasterRoute {
+        endpoint: Endpoint { id: master.id.clone(), address: master.address.clone(), port: master.port },
+        incarnation: master.incarnation.clone(),
+        databases: members.get(&master.id).and_then(|member| member.databases),
+    })
 }
 
 #[cfg(test)]

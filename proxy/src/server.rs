@@ -3,14 +3,16 @@
 use crate::error::Error;
 use crate::group::Group;
 use crate::http::{self, Pages};
+use crate::redis::{self, Crew, Login, Redis};
 use crate::stop::Stop;
 use crate::tcp::Tcp;
 use crate::worker::{self, Signals};
 use crate::{lag, learn, limits, listen};
-use config::{ListenerConfig, ListenerRole, Protocol, ProxyConfig};
+use config::{ListenerConfig, ListenerRole, Protocol, ProxyConfig, ProxyGroup};
 use consul::{Consul, SessionKeeper};
-use election::GroupName;
+use election::{GroupName, Secret};
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
@@ -45,7 +47,24 @@ pub struct Proxy {
 struct Bound {
     address: SocketAddr,
     sockets: Vec<StdListener>,
-    tcp: Arc<Tcp>,
+    carrier: Carrier,
+}
+
+/// Who carries a listener's clients.
+#[derive(Debug, Clone)]
+enum Carrier {
+    Tcp(Arc<Tcp>),
+    Redis(Arc<Redis>),
+}
+
+impl Carrier {
+    fn group_of_readers(&self) -> Option<&Arc<Group>> {
+        let (role, group) = match self {
+            Carrier::Tcp(tcp) => (tcp.role, &tcp.group),
+            Carrier::Redis(redis) => (redis.role, &redis.group),
+        };
+        (role == ListenerRole::Replica).then_some(group)
+    }
 }
 
 impl Proxy {
@@ -63,7 +82,7 @@ impl Proxy {
         let mut groups = BTreeMap::new();
         let mut listeners = Vec::new();
         for (i, listener) in config.listeners.iter().enumerate() {
-            listeners.push(bind_listener(i, listener, &mut groups).await?);
+            listeners.push(bind_listener(i, listener, &config, &mut groups).await?);
         }
         Ok(Self { config, groups, listeners, http })
     }
@@ -111,18 +130,28 @@ impl Proxy {
         let _ends_with_us = signals.end.clone().drop_guard();
         let mut background = background;
         // By group: two listeners of one group share what its agents say.
-        let readers = self.listeners.iter().filter(|l| l.tcp.role == ListenerRole::Replica);
-        let read: BTreeMap<_, _> = readers.map(|l| (&l.tcp.group.name, &l.tcp.group)).collect();
+        let readers = self.listeners.iter().filter_map(|l| l.carrier.group_of_readers());
+        let read: BTreeMap<_, _> = readers.map(|group| (&group.name, group)).collect();
         for group in read.into_values() {
             background.spawn(lag::watch(group.clone()));
         }
         let pages = Arc::new(Pages { groups: self.groups, draining: stop.draining().clone() });
         let http = TcpListener::from_std(self.http).map_err(Error::System)?;
         background.spawn(http::serve(http, pages));
-        let threads = worker::start(shares(self.listeners), &signals)?;
+        let mut crew = Crew::default();
+        let mut shares = Vec::new();
+        for Bound { sockets, carrier, .. } in self.listeners {
+            match carrier {
+                Carrier::Tcp(tcp) => deal(sockets, &tcp, &mut shares),
+                Carrier::Redis(redis) => crew.start(&redis, sockets, &signals.clients, &mut background)?,
+            }
+        }
+        let mut threads = worker::start(shares, &signals)?;
         stop.draining().cancelled().await;
+        crew.drain();
         drain(&stop, &signals, drain_limit).await;
         signals.end.cancel();
+        threads.extend(crew.end());
         join(threads).await;
         background.shutdown().await;
         Ok(())
@@ -150,39 +179,61 @@ async fn join(threads: Vec<std::thread::JoinHandle<()>>) {
     }
 }
 
-/// Deals the sockets out: one of each listener to each worker.
-fn shares(listeners: Vec<Bound>) -> Vec<worker::Share> {
-    let mut shares: Vec<worker::Share> = Vec::new();
-    for Bound { sockets, tcp, .. } in listeners {
-        for (i, socket) in sockets.into_iter().enumerate() {
-            if shares.len() <= i {
-                shares.push(Vec::new());
-            }
-            shares[i].push((socket, tcp.clone()));
+/// Deals a listener's sockets out: one to each worker.
+fn deal(sockets: Vec<StdListener>, tcp: &Arc<Tcp>, shares: &mut Vec<worker::Share>) {
+    for (i, socket) in sockets.into_iter().enumerate() {
+        if shares.len() <= i {
+            shares.push(Vec::new());
         }
+        shares[i].push((socket, tcp.clone()));
     }
-    shares
 }
 
 async fn bind_listener(
     index: usize,
     listener: &ListenerConfig,
+    config: &ProxyConfig,
     groups: &mut BTreeMap<GroupName, Arc<Group>>,
 ) -> Result<Bound, Error> {
-    if listener.protocol != Protocol::Tcp {
-        let what = format!("the protocol {:?}", listener.protocol);
-        return Err(not_built(&format!("listener[{index}].protocol"), &what, "use protocol = \"tcp\""));
-    }
     let [name] = listener.groups.as_slice() else {
         let key = format!("listener[{index}].groups");
         return Err(not_built(&key, "sharding over several groups", "name one group"));
     };
-    let (address, sockets) =
-        bind_one(&format!("listener[{index}].listen"), &listener.listen, worker::threads()).await?;
     let group = groups.entry(name.clone()).or_insert_with(|| Arc::new(Group::new(name.clone()))).clone();
-    info!(%address, group = %name, role = ?listener.role, "listening");
-    let tcp = Tcp { group, role: listener.role, hold: listener.hold, turn: AtomicUsize::new(0) };
-    Ok(Bound { address, sockets, tcp: Arc::new(tcp) })
+    let ListenerConfig { role, hold, protocol, .. } = *listener;
+    let (threads, carrier) = match protocol {
+        Protocol::Tcp => {
+            let tcp = Tcp { group, role, hold, turn: AtomicUsize::new(0) };
+            (worker::threads(), Carrier::Tcp(Arc::new(tcp)))
+        }
+        Protocol::Redis => {
+            let account = account(name, config)?;
+            let redis = Redis { group, role, hold, account, proxy: config.proxy.name.clone() };
+            (redis::threads(), Carrier::Redis(Arc::new(redis)))
+        }
+        Protocol::Postgres => {
+            let key = format!("listener[{index}].protocol");
+            return Err(not_built(&key, "the protocol \"postgres\"", "write \"tcp\""));
+        }
+    };
+    let (address, sockets) = bind_one(&format!("listener[{index}].listen"), &listener.listen, threads).await?;
+    info!(%address, group = %name, ?role, ?protocol, "listening");
+    Ok(Bound { address, sockets, carrier })
+}
+
+/// The proxy's own account in a group, with its password read from the file.
+fn account(group: &GroupName, config: &ProxyConfig) -> Result<Option<Login>, Error> {
+    let Some(ProxyGroup { user, password_file: Some(path) }) = config.groups.get(group) else { return Ok(None) };
+    let key = format!("group.{group}.password_file");
+    let failed = |why| Error::Password { key: key.clone(), path: path.clone(), why };
+    let text = fs::read_to_string(path).map_err(|error| failed(format!("cannot be read ({error})")))?;
+    // One line end at the file's end is not part of it.
+    let password = text.strip_suffix('\n').unwrap_or(&text);
+    let password = password.strip_suffix('\r').unwrap_or(password);
+    if password.is_empty() {
+        return Err(failed("is empty: write the password into it, or remove the key".to_owned()));
+    }
+    Ok(Some(Login { user: user.clone(), password: Secret::new(password) }))
 }
 
 async fn bind_one(key: &str, listen: &str, count: usize) -> Result<(SocketAddr, Vec<StdListener>), Error> {

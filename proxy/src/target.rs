@@ -19,7 +19,7 @@ pub(crate) struct Target {
 impl Target {
     /// Where clients of the master go.
     pub(crate) fn master(route: &GroupRoute) -> Self {
-        let keep: Vec<_> = route.master.iter().cloned().map(Arc::new).collect();
+        let keep: Vec<_> = route.master.iter().map(|m| Arc::new(m.endpoint.clone())).collect();
         // In a planned switchover the present connections see the held writes through; new ones wait for the outcome.
         let admit = if route.phase == Phase::Switching { Vec::new() } else { keep.clone() };
         Self { epoch: Some(route.epoch), keep, admit }
@@ -41,15 +41,16 @@ impl Target {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routes::ReplicaRoute;
+    use crate::routes::{MasterRoute, ReplicaRoute};
 
     fn endpoint(id: &str) -> Endpoint {
         Endpoint { id: id.into(), address: "127.0.0.1".into(), port: 1 }
     }
 
-    fn route(epoch: u64, phase: Phase, master: Option<&str>) -> GroupRoute {
-        let replicas = ["b", "c"].map(|id| ReplicaRoute { endpoint: endpoint(id), agent: String::new() });
-        GroupRoute { epoch, phase, master: master.map(endpoint), replicas: replicas.into() }
+    fn route(epoch: u64, phase: Phase, master_id: Option<&str>) -> GroupRoute {
+        let replica = |id| ReplicaRoute { endpoint: endpoint(id), agent: String::new(), databases: None };
+        let master = |id| MasterRoute { endpoint: endpoint(id), incarnation: "run".into(), databases: None };
+        GroupRoute { epoch, phase, master: master_id.map(master), replicas: ["b", "c"].map(replica).into() }
     }
 
     #[test]

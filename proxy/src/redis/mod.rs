@@ -1,11 +1,50 @@
-//! The `redis` mode: requests of many clients over few connections to the master, and no reply before it may leave.
+//! The `redis` protocol: requests of many clients over few links to the master, and no reply before it may leave.
 //!
-//! `scan` finds where requests and replies end, `view` looks into them, `commands` says what a request is.
+//! Each listener has its own worker threads. A [`worker`] is a plain loop over epoll: it reads what has arrived, hands
+//! it to its multiplexer ([`mux`]), which knows clients, links and the rules but no socket and no clock, and does what
+//! that says. Nothing is shared between workers on the way of a byte: a new course, dialled links ([`dial`]) and the
+//! order to stop come by [`mailbox`].
+//!
+//! Of the protocol, `scan` finds where requests and replies end, `view` looks into them, `commands` says what a request
+//! is.
 
-#![allow(dead_code, unused_imports, reason = "the worker that drives the multiplexer comes next")]
-
+#[allow(dead_code, unused_imports, reason = "the multiplexer comes next")]
 pub(crate) mod commands;
+mod course;
+mod crew;
+mod dial;
+#[allow(dead_code, unused_imports, reason = "the multiplexer comes next")]
 pub(crate) mod inline;
+mod mailbox;
+#[allow(dead_code, unused_imports, reason = "the multiplexer comes next")]
 pub(crate) mod mux;
+#[allow(dead_code, unused_imports, reason = "the multiplexer comes next")]
 pub(crate) mod scan;
+mod sockets;
+mod tally;
+#[allow(dead_code, unused_imports, reason = "the multiplexer comes next")]
 pub(crate) mod view;
+mod worker;
+
+pub(crate) use course::Course;
+pub(crate) use crew::{Crew, threads};
+pub(crate) use mux::{Counts, Login};
+pub(crate) use tally::Tallies;
+
+use crate::group::Group;
+use config::ListenerRole;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What the workers of one listener share.
+#[derive(Debug)]
+pub(crate) struct Redis {
+    pub(crate) group: Arc<Group>,
+    pub(crate) role: ListenerRole,
+    /// How long a request waits for somewhere to go.
+    pub(crate) hold: Duration,
+    /// The proxy's own account in the group.
+    pub(crate) account: Option<Login>,
+    /// The proxy's name.
+    pub(crate) proxy: String,
+}

@@ -45,10 +45,10 @@ async fn an_older_record_moves_nobody() {
     let mut client = front.client_of("a").await;
     front.show(4, Phase::Active, Some(("b", b.address)));
     let none = BTreeMap::new();
-    front.group.observe(Seen { record: None, fault: None, members: &none }, 0);
+    front.group.observe(Seen { record: None, fault: None, members: &none }, None);
     let mut stranger = record(9, 99, Phase::Active, Some(("b", b.address)));
     stranger.uid = "another group".into();
-    front.group.observe(Seen { record: Some(&stranger), fault: None, members: &none }, 0);
+    front.group.observe(Seen { record: Some(&stranger), fault: None, members: &none }, None);
     round_trip(&mut client).await;
     round_trip(&mut front.client_of("a").await).await;
     let note = front.get("/routes").await.1;

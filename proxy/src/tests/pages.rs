@@ -42,13 +42,13 @@ async fn routes_are_as_the_contract_says() {
 async fn a_witness_tells_when_it_last_heard_the_master_of_this_epoch() {
     let (front, a, b) = (Front::master().await, Echo::start("a"), Echo::start("b"));
     front.show(1, Phase::Active, Some(("a", a.address)));
-    let unheard = json!({ "group": "g", "epoch": 1, "heard_ms": null });
+    let unheard = json!({ "group": "g", "epoch": 1, "heard_ms": null, "quiet": null });
     assert_eq!(parsed(&front.get("/witness/g").await.1), unheard);
     round_trip(&mut front.client_of("a").await).await;
     let heard = parsed(&front.get("/witness/g").await.1);
     assert!(heard["heard_ms"].as_u64().is_some_and(|ms| ms < 20_000), "{heard}");
     front.show(2, Phase::Active, Some(("b", b.address)));
-    let unheard = json!({ "group": "g", "epoch": 2, "heard_ms": null });
+    let unheard = json!({ "group": "g", "epoch": 2, "heard_ms": null, "quiet": null });
     assert_eq!(parsed(&front.get("/witness/g").await.1), unheard);
     assert_eq!(front.get("/witness/nobody").await.0, 404);
 }

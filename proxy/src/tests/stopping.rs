@@ -82,7 +82,7 @@ async fn an_address_that_is_taken_is_named_with_its_key() {
 #[tokio::test]
 async fn what_is_not_built_is_refused_with_its_key() {
     let mut asks = config("127.0.0.1:0", ListenerRole::Master, LIMIT);
-    asks.listeners[0].protocol = Protocol::Redis;
+    asks.listeners[0].protocol = Protocol::Postgres;
     let error = Proxy::bind(asks).await.expect_err("not built");
     assert!(error.to_string().starts_with("listener[0].protocol: "), "{error}");
     let mut asks = config("127.0.0.1:0", ListenerRole::Master, LIMIT);

@@ -5,7 +5,7 @@ use crate::routes::Seen;
 use crate::{Error, Proxy, Stop};
 use config::{HttpConfig, ListenerConfig, ListenerRole, Protocol, ProxyConfig, ProxyNode};
 use election::documents::{RECORD_VERSION, Writer};
-use election::{Master, Member, NodeId, Phase, Record, Role};
+use election::{Master, Member, NodeId, Phase, Policy, Record, Role};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -97,7 +97,10 @@ impl Front {
         let members: BTreeMap<_, _> = members.iter().map(|m| (NodeId::from(m.0), member(m))).collect();
         let seq = epoch * 10 + phase_number(phase);
         let record = record(epoch, seq, phase, master);
-        self.group.observe(Seen { record: Some(&record), fault: None, members: &members }, 77);
+        self.group.observe(
+            Seen { record: Some(&record), fault: None, members: &members },
+            Some(&Policy { max_lag: 77, ..Policy::default() }),
+        );
     }
 
     /// Status and body of a page.
