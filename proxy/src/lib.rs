@@ -29,6 +29,9 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub use redis::fuzzing;
+
 pub use error::Error;
 pub use server::{DRAIN_LIMIT, Proxy, run};
 pub use stop::Stop;

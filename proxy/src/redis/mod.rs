@@ -13,6 +13,8 @@ pub(crate) mod commands;
 mod course;
 mod crew;
 mod dial;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 #[allow(dead_code, unused_imports, reason = "the multiplexer comes next")]
 pub(crate) mod inline;
 mod mailbox;
@@ -25,6 +27,9 @@ mod tally;
 #[allow(dead_code, unused_imports, reason = "the multiplexer comes next")]
 pub(crate) mod view;
 mod worker;
+
+#[cfg(test)]
+mod tests;
 
 pub(crate) use course::Course;
 pub(crate) use crew::{Crew, threads};

@@ -173,6 +173,12 @@ impl RequestScan {
         self.0 == Progress::default()
     }
 
+    /// How many bytes never have to be looked at again.
+    #[cfg(test)]
+    pub(super) fn seen(&self) -> usize {
+        self.0.at
+    }
+
     /// The array's count and the name's length, together: both are short, and looking at them again costs little.
     #[inline]
     fn begin(&mut self, bytes: &[u8]) -> Result<Begun, Malformed> {
@@ -315,7 +321,8 @@ impl ReplyScan {
                     next = Next::Head;
                 }
                 Next::Line => {
-                    let Some(end) = memchr::memchr(b'\r', bytes.get(at..).unwrap_or_default()) else {
+                    let Some(rest) = bytes.get(at..) else { break false };
+                    let Some(end) = memchr::memchr(b'\r', rest) else {
                         at = bytes.len();
                         break false;
                     };
@@ -406,13 +413,13 @@ pub(super) fn number(bytes: &[u8], at: usize) -> Option<Option<(i64, usize)>> {
             Some(digit @ b'0'..=b'9') => {
                 value = value.checked_mul(10)?.checked_add(i64::from(digit - b'0'))?;
                 end += 1;
-                // A zero that begins a number is the whole number.
-                if value == 0 && (end - first > 1 || negative) {
-                    return None;
-                }
             }
             Some(b'\r') if end > first => break,
             Some(_) => return None,
+        }
+        // A zero that begins a number is the whole number.
+        if bytes.get(first) == Some(&b'0') && (negative || end - first > 1) {
+            return None;
         }
     }
     match bytes.get(end + 1) {
