@@ -17,7 +17,7 @@ pub struct Record {
     pub uid: String,
     /// The number of this mastership; only grows.
     pub epoch: u64,
-    /// The last epoch that became active.
+    /// The last epoch that became active: its marker is in the data. A record restored under another epoch keeps it.
     pub active_epoch: u64,
     /// Grows with every write of the record.
     pub seq: u64,

@@ -418,6 +418,15 @@ fn a_restarted_master_resumes_only_from_the_disk_that_holds_everything() {
     row("older data", "a", but(|s| s.memory.marker = Some((4, 41))), "wait", "may_not_resume");
     row("as new as known", "a", but(|s| s.memory.marker = Some((4, 40))), "submit", "resuming");
     row("loading", "a", but(|s| mine(s, |st| st.loading = true)), "wait", "loading");
+    // An operator restored the record under epoch 5, and the run ended before its marker said so; then the next did.
+    let restored = move |epoch, phase| {
+        move |s: &mut Snapshot| {
+            solo(s);
+            recorded(s, |r| (r.epoch, r.phase) = (epoch, phase));
+        }
+    };
+    row("restored", "a", restored(5, Phase::Active), "submit", "resuming");
+    row("restored, and restarted before it was promoted", "a", restored(6, Phase::Promoting), "submit", "resuming");
 }
 
 /// Master and hot replica both runs another process than the record names.

@@ -184,7 +184,6 @@ fn restored(newest: &Record, reason: &str) -> Record {
     let previous = if active { fresh } else { newest.previous.clone().unwrap_or(fresh) };
     Record {
         epoch,
-        active_epoch: if active { epoch } else { newest.active_epoch },
         seq: newest.seq + 1,
         nonce: Nonce(uuid::Uuid::new_v4().simple().to_string()),
         writer: Writer { node: NodeId::from(WRITER), boot: uuid::Uuid::new_v4().simple().to_string() },

@@ -6,7 +6,7 @@
 
 use super::submit;
 use crate::decision::{Decision, Reason};
-use crate::documents::{Phase, Previous, Record};
+use crate::documents::{Phase, Record};
 use crate::ids::{Incarnation, NodeId, Nonce};
 use crate::proposals;
 use crate::snapshot::{Peer, Snapshot};
@@ -93,19 +93,6 @@ fn refusal(status: &Status) -> Reason {
     Reason::MayNotResume { why: why.to_owned() }
 }
 
-/// The epoch whose marker proves a disk of an active epoch: its own; or also the one before, when an operator restored
-/// the record: then the very same run went on, and may have ended before it raised its marker.
-fn began_in(record: &Record) -> u64 {
-    let same = |before: &Previous| {
-        before
-            .master
-            .as_ref()
-            .zip(record.master.as_ref())
-            .is_some_and(|(was, is)| was.id == is.id && was.incarnation == is.incarnation)
-    };
-    record.previous.as_ref().filter(|before| same(before)).map_or(record.epoch, |before| before.epoch)
-}
-
 fn pair(record: &Record) -> Option<Pair<'_>> {
     let master = record.master.as_ref()?;
     let first = (&master.id, &master.incarnation);
@@ -122,7 +109,8 @@ fn pair(record: &Record) -> Option<Pair<'_>> {
         _ => Pair {
             first,
             second: replica.map(|r| (&r.id, &r.certificate.incarnation)),
-            epochs: began_in(record)..=record.epoch,
+            // An operator who restores the record gives the same run another epoch, and it may end before its marker says so.
+            epochs: record.active_epoch..=record.epoch,
             nonce: replica.map(|r| &r.certificate.nonce),
         },
     })

@@ -213,7 +213,6 @@ fn restored(newest: &Record) -> Record {
     Record {
         epoch,
         writer,
-        active_epoch: if active { epoch } else { newest.active_epoch },
         seq: newest.seq + 1,
         nonce: Nonce(format!("restored{epoch}")),
         phase: if active { Phase::Active } else { newest.phase },
