@@ -63,3 +63,8 @@ fn m8_of_two_that_were_restarted_the_newer_goes_on() {
 fn m9_nobody_else_acknowledges_before_the_drop_is_confirmed() {
     closed(Case::M9, Some(Bug::ChannelNotExclusive));
 }
+
+#[test]
+fn a_planned_switchover_cuts_no_client_off() {
+    closed(Case::Handover, Some(Bug::QuietInWords));
+}

@@ -33,6 +33,9 @@ pub enum Bug {
     /// What a peer says of its marker's counter is lost on the way. Its loss is one that the history declares, which a
     /// random run forgives: scenario M8 finds it.
     MarkersAlike,
+    /// A proxy says that it is quiet while requests are in flight through it. No write is lost by it, clients are cut
+    /// off: scenario `Handover` finds it.
+    QuietInWords,
 }
 
 impl Bug {

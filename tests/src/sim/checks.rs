@@ -15,6 +15,8 @@ pub(crate) struct Ledger {
     pub(crate) acked: Writes,
     pub(crate) acknowledged: u64,
     pub(crate) last_ack: u64,
+    /// Writes under way when their connection ended.
+    pub(crate) cut: u64,
     pub(crate) epochs: u64,
     pub(crate) power_cuts: u64,
     /// Masters that were replaced with a declared loss: what they still acknowledge is part of it.
@@ -220,6 +222,7 @@ impl World {
     /// A client may be told that its write will stay.
     pub(crate) fn acknowledge_write(&mut self, n: usize, write: u32) {
         let now = self.now;
+        self.answered(write);
         self.story.note(now, &[4, n as u64, u64::from(write)]);
         let run = self.nodes[n].redis.as_ref().map(|p| p.run);
         if run.is_some_and(|run| self.ledger.disowned.contains(&(n, run))) {

@@ -7,29 +7,33 @@ use super::data::Entry;
 use super::redis::Waiter;
 use super::world::{PROXIES, World, index_of};
 use election::{Phase, Stamp, View};
+use std::collections::BTreeSet;
 
 /// How long a client waits for the hot replica.
-const WAIT_US: u64 = 1_000_000;
+pub(crate) const WAIT_US: u64 = 1_000_000;
 
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Proxy {
-    route: Option<Route>,
-    connection: Option<Connection>,
+    pub(crate) route: Option<Route>,
+    pub(crate) connection: Option<Connection>,
     connecting: u64,
+    /// Writes that it has sent and not seen answered.
+    pub(crate) in_flight: BTreeSet<u32>,
 }
 
 #[derive(Clone, Copy)]
-struct Route {
-    stamp: Stamp,
+pub(crate) struct Route {
+    pub(crate) stamp: Stamp,
     node: usize,
     active: bool,
+    pub(crate) switching: bool,
     attended: bool,
 }
 
 /// It belongs to one run of the database, and ends when that ends its clients' connections.
 #[derive(Clone, Copy, PartialEq)]
-struct Connection {
+pub(crate) struct Connection {
     node: usize,
     run: u64,
     clients: u64,
@@ -42,7 +46,8 @@ impl World {
         let Some(record) = &view.record.as_ref().filter(|_| !self.blind_proxies) else { return };
         let Some(node) = record.master.as_ref().and_then(|m| index_of(&m.id)) else { return };
         let active = record.phase == Phase::Active || record.phase == Phase::Switching;
-        let route = Route { stamp: record.stamp(), node, active, attended: record.replica.is_some() };
+        let switching = record.phase == Phase::Switching;
+        let route = Route { stamp: record.stamp(), node, active, switching, attended: record.replica.is_some() };
         for proxy in 0..PROXIES {
             let late = self.rng.chance(self.mix.late_views);
             let delay = if late { self.rng.range(0, 3_000_000) } else { self.rng.range(800, 5_000) };
@@ -61,6 +66,9 @@ impl World {
         let pause = self.rng.range(10_000, 70_000);
         self.after(pause, move |w| w.client(proxy));
         self.follow_route(proxy);
+        if self.holds_back(proxy) {
+            return;
+        }
         match self.proxies[proxy].connection {
             Some(connection) => self.write_through(proxy, connection),
             None => self.dial(proxy),
@@ -74,7 +82,7 @@ impl World {
         // A stubborn proxy has not heard; its connection lives as long as the other end lets it.
         let stubborn = proxy == 0 && self.mix.stubborn;
         if !alive || (newer && !stubborn) {
-            self.proxies[proxy].connection = None;
+            self.connection_ends(proxy);
         }
     }
 
@@ -100,8 +108,12 @@ impl World {
     fn write_through(&mut self, proxy: usize, c: Connection) {
         let write = self.ledger.writes;
         self.ledger.writes += 1;
+        self.sent(proxy, write);
         let end = self.proxy_end(proxy);
-        self.send(end, c.node, move |w| w.at_redis(c.node, c.run, move |w| w.execute_write(proxy, c, write)));
+        let way = self.way_out(proxy);
+        self.after(way, move |w| {
+            w.send(end, c.node, move |w| w.at_redis(c.node, c.run, move |w| w.execute_write(proxy, c, write)));
+        });
     }
 
     fn execute_write(&mut self, proxy: usize, c: Connection, write: u32) {

@@ -1,6 +1,8 @@
 //! What one seed is made of: the group, and which faults it meets how often (swarm testing: no seed meets all).
 
+use super::quiet::Manners;
 use super::rng::Rng;
+use super::world::PROXIES;
 use election::{Durability, Policy, WithoutReplica};
 
 /// The kinds of fault.
@@ -77,6 +79,8 @@ pub(crate) struct Mix {
     pub(crate) stubborn: bool,
     /// In a thousand: a fault right after the record has changed, and an agent's end in the middle of an effect.
     pub(crate) ambush: [u64; 2],
+    /// Of each proxy.
+    pub(crate) manners: [Manners; PROXIES],
 }
 
 impl Mix {
@@ -116,6 +120,7 @@ impl Mix {
             late_views,
             ambush,
             stubborn: rng.chance(500),
+            manners: std::array::from_fn(|_| Manners::ALL[rng.index(Manners::ALL.len())]),
         }
     }
 
@@ -134,6 +139,7 @@ impl Mix {
             late_views: 0,
             ambush: [0; 2],
             stubborn: false,
+            manners: [Manners::Holds; PROXIES],
         }
     }
 

@@ -15,6 +15,7 @@ mod faults;
 mod mix;
 mod node;
 mod operator;
+mod quiet;
 mod redis;
 mod replication;
 mod rng;

@@ -42,6 +42,8 @@ pub(crate) struct Agent {
     registered: Option<(String, Option<Incarnation>, Role, bool)>,
     peers: BTreeMap<usize, Call>,
     reason: String,
+    /// Under which record the proxies were last asked whether they are quiet.
+    pub(crate) asked: Stamp,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -93,6 +95,7 @@ impl World {
             registered: None,
             peers: BTreeMap::new(),
             reason: String::new(),
+            asked: Stamp::default(),
         });
         self.tell(|| format!("n{} agent starts, boot {boot}", n + 1));
         self.ask(n, boot);
@@ -131,6 +134,7 @@ impl World {
         self.tell_reason(n);
         self.learn_peers(n);
         self.drains(n, boot);
+        self.ask_proxies(n, boot);
         self.register(n, boot);
         self.spread_news(n, boot);
         let at = self.now + poll.revisit.since(now).max(1) * MS;
@@ -354,6 +358,10 @@ impl World {
             false => Event::ConsulLost,
         };
         self.at_agent(n, boot, move |w| w.agent_event(n, event));
+        if self.has_consul(n) {
+            let holding = self.holding();
+            self.at_agent(n, boot, move |w| w.agent_event(n, holding));
+        }
         let next = self.rng.range(1_000_000, 3_000_000);
         self.after(next, move |w| w.keep_watching(n, boot));
     }

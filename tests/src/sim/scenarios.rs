@@ -5,6 +5,7 @@
 use super::bugs::Bug;
 use super::checks::ensure;
 use super::mix::Mix;
+use super::quiet::Manners;
 use super::rng::Rng;
 use super::world::{PROXIES, World, index_of};
 use election::{Phase, Policy, Record, WithoutReplica};
@@ -36,6 +37,8 @@ pub enum Case {
     M8,
     /// Another copy acknowledges before the drop of the hot replica is confirmed.
     M9,
+    /// No hole: planned switchovers while clients write through proxies that hold requests back. None is cut off.
+    Handover,
 }
 
 /// Plays one; an error says which step did not come about, or what was lost.
@@ -53,6 +56,7 @@ pub fn play(case: Case, bug: Option<Bug>) -> Result<(), String> {
         Case::M7 => restarted_before_its_marker(bug),
         Case::M8 => power_cut_and_killed(bug),
         Case::M9 => acknowledged_before_the_drop(bug),
+        Case::Handover => no_client_is_cut_off(bug),
     }
 }
 
@@ -123,6 +127,14 @@ impl Scene {
 
     fn cut(&mut self, a: usize, b: usize, cut: bool) {
         (self.w.cut[a][b], self.w.cut[b][a]) = (cut, cut);
+    }
+
+    /// A planned switchover, until another copy is certified.
+    fn hand_over(&mut self) -> Played {
+        let epoch = self.epoch();
+        let request = self.w.plan_switchover().ok_or("nobody to hand over to")?;
+        ensure(self.w.ask_group(request), || "another request waits".to_owned())?;
+        self.until("the roles are exchanged", |w| active_beyond(w, epoch) && w.attended())
     }
 
     /// The group is whole again, and has lost nothing, declared or not.
@@ -325,5 +337,21 @@ fn acknowledged_before_the_drop(bug: Option<Bug>) -> Played {
     ensure(more == 0, || format!("{more} writes are acknowledged that the recorded hot replica has not"))?;
     (scene.w.hold, scene.w.held) = (None, Vec::new());
     scene.w.start_agent(replica);
+    scene.ends_well()
+}
+
+fn no_client_is_cut_off(bug: Option<Bug>) -> Played {
+    let mut scene = Scene::formed(2, Policy::default(), bug)?;
+    for manners in [Manners::Holds, Manners::Slow] {
+        scene.w.mix.manners[0] = manners;
+        for _ in 0..5 {
+            scene.hand_over()?;
+            let cut = scene.w.ledger.cut;
+            ensure(cut == 0, || format!("{cut} clients are cut off by a planned switchover"))?;
+        }
+    }
+    // One that never is quiet costs its own clients something, and the group nothing.
+    scene.w.mix.manners[0] = Manners::NeverQuiet;
+    scene.hand_over()?;
     scene.ends_well()
 }

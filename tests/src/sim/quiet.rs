@@ -1,0 +1,113 @@
+//! Proxies that speak the database's protocol in a planned switchover: they send nothing new while the record says
+//! `switching`, and tell the master's agent when nothing is in flight through them any more.
+
+use super::bugs::Bug;
+use super::client::WAIT_US;
+use super::world::{PROXIES, World};
+use agent::step::{Asking, Event};
+use election::Stamp;
+use std::collections::BTreeSet;
+
+/// Between two questions to a proxy.
+const ASK_EVERY_US: u64 = 5_000;
+
+/// A slow proxy's requests are under way for so long at the most.
+const SLOW_US: u64 = 150_000;
+
+/// What a proxy does while roles change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manners {
+    /// It only carries bytes: nobody asks it.
+    Carries,
+    /// It holds requests back, and says when it is quiet.
+    Holds,
+    /// The same, and what clients send through it is long on its way.
+    Slow,
+    /// It holds requests back, and never says that it is quiet: something always is in flight.
+    NeverQuiet,
+}
+
+impl Manners {
+    pub(crate) const ALL: [Manners; 4] = [Manners::Carries, Manners::Holds, Manners::Slow, Manners::NeverQuiet];
+
+    fn holds(self) -> bool {
+        self != Manners::Carries
+    }
+}
+
+impl World {
+    /// Who holds requests back, as the agents read it in Consul.
+    pub(crate) fn holding(&self) -> Event {
+        let holding = (0..PROXIES).filter(|proxy| self.mix.manners[*proxy].holds());
+        Event::Proxies(holding.map(|proxy| proxy.to_string()).collect::<BTreeSet<_>>())
+    }
+
+    /// Whether a client's request waits in the proxy now.
+    pub(crate) fn holds_back(&self, proxy: usize) -> bool {
+        let switching = self.proxies[proxy].route.is_some_and(|route| route.switching);
+        self.mix.manners[proxy].holds() && switching
+    }
+
+    /// How long a client's request needs before it leaves the proxy.
+    pub(crate) fn way_out(&mut self, proxy: usize) -> u64 {
+        if self.mix.manners[proxy] == Manners::Slow { self.rng.range(0, SLOW_US) } else { 0 }
+    }
+
+    /// A request is under way until it is answered, its connection ends, or its client gives up.
+    pub(crate) fn sent(&mut self, proxy: usize, write: u32) {
+        self.proxies[proxy].in_flight.insert(write);
+        self.after(WAIT_US, move |w| {
+            w.proxies[proxy].in_flight.remove(&write);
+        });
+    }
+
+    pub(crate) fn answered(&mut self, write: u32) {
+        for proxy in &mut self.proxies {
+            proxy.in_flight.remove(&write);
+        }
+    }
+
+    /// Clients that waited for an answer learn nothing of their request.
+    pub(crate) fn connection_ends(&mut self, proxy: usize) {
+        let cut = std::mem::take(&mut self.proxies[proxy].in_flight);
+        self.ledger.cut += u64::try_from(cut.len()).unwrap_or_default();
+        self.proxies[proxy].connection = None;
+    }
+
+    /// Asks the proxies what the agent wants to know.
+    pub(crate) fn ask_proxies(&mut self, n: usize, boot: u64) {
+        let now = self.millis(n);
+        let Some(agent) = self.agent(n, boot) else { return };
+        let Asking::Quiet(stamp) = agent.step.asking(now) else { return };
+        if std::mem::replace(&mut agent.asked, stamp) == stamp {
+            return;
+        }
+        for proxy in (0..PROXIES).filter(|proxy| self.mix.manners[*proxy].holds()).collect::<Vec<_>>() {
+            self.ask_proxy(n, boot, proxy, stamp);
+        }
+    }
+
+    fn ask_proxy(&mut self, n: usize, boot: u64, proxy: usize, stamp: Stamp) {
+        let now = self.millis(n);
+        if self.agent(n, boot).is_none_or(|a| a.step.asking(now) != Asking::Quiet(stamp)) {
+            return;
+        }
+        self.after(ASK_EVERY_US, move |w| w.ask_proxy(n, boot, proxy, stamp));
+        let end = self.proxy_end(proxy);
+        self.send(n, end, move |w| {
+            let Some(stamp) = w.quiet_since(proxy) else { return };
+            w.send(end, n, move |w| {
+                let event = Event::Quiet { proxy: proxy.to_string(), stamp };
+                w.at_agent(n, boot, move |w| w.agent_event(n, event));
+            });
+        });
+    }
+
+    /// The record under which nothing new is sent and everything sent is answered.
+    fn quiet_since(&self, proxy: usize) -> Option<Stamp> {
+        let p = &self.proxies[proxy];
+        let stamp = p.route.filter(|route| route.switching).map(|route| route.stamp);
+        let quiet = p.in_flight.is_empty() && self.mix.manners[proxy] != Manners::NeverQuiet;
+        stamp.filter(|_| quiet || self.bug == Some(Bug::QuietInWords))
+    }
+}
