@@ -1,0 +1,360 @@
+//! From a client's bytes to requests on a link.
+//!
+//! The straight path ([`Mux::forward`]) takes what is read at once: whole requests go on as one piece. Whatever is not
+//! as simple is taken one by one.
+
+use super::client::Wait;
+use super::ids::{ClientId, LinkId};
+use super::lanes::{LaneId, Shared};
+use super::link::{Kind, Purpose, Run};
+use super::timers::Timer;
+use super::{Event, Mux};
+use crate::redis::commands::Class;
+use crate::redis::inline;
+use crate::redis::scan::{FoundRequest, Malformed};
+use crate::redis::view::Request;
+
+/// Replies that one client may wait for.
+const IN_FLIGHT: u32 = 1_024;
+
+/// A client that has waited for room goes on when so few are left that it can send many again.
+pub(super) const RESUMED_BELOW: u32 = IN_FLIGHT / 2;
+
+/// Where the straight path has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Straight {
+    /// There is no other whole request.
+    Half,
+    /// What comes next needs another look.
+    Other,
+}
+
+/// What has become of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It is sent or answered.
+    Yes,
+    /// It has to be shown again: [`Client::wait`] says when.
+    NotYet,
+}
+
+/// Whether a request may go over a link of a lane.
+#[derive(Debug, Clone)]
+pub(super) enum Way {
+    Open(LinkId),
+    /// The client waits, and is woken.
+    Waits,
+    /// The answer in the server's place, an error.
+    Refused(Vec<u8>),
+}
+
+impl Mux {
+    pub(super) fn take_input(&mut self, id: ClientId, bytes: &[u8]) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        if client.flags.closing {
+            return;
+        }
+        if !client.input.is_empty() {
+            client.input.extend_from_slice(bytes);
+            return self.resume(id);
+        }
+        let used = self.pump(id, bytes);
+        if let Some(client) = self.clients.get_mut(id)
+            && !client.flags.closing
+            && let Some(rest @ [_, ..]) = bytes.get(used..)
+        {
+            client.input = self.spare.take();
+            client.input.extend_from_slice(rest);
+        }
+        self.settle(id);
+    }
+
+    /// Goes on with what a client has asked before.
+    pub(super) fn resume(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        client.wait = Wait::Nothing;
+        let mut input = std::mem::take(&mut client.input);
+        let used = self.pump(id, &input);
+        match self.clients.get_mut(id) {
+            Some(client) if !client.flags.closing && used < input.len() => {
+                input.drain(..used);
+                client.input = input;
+            }
+            _ => self.spare.give(input),
+        }
+        self.settle(id);
+    }
+
+    /// What holds after a client's bytes were looked at.
+    #[inline]
+    fn settle(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        if client.wait == Wait::Nothing {
+            client.flags.expired = false;
+            if client.flags.ended && !client.flags.closing {
+                return self.finish(id);
+            }
+        }
+        self.weigh(id);
+    }
+
+    /// Takes requests as long as that is possible; returns how many bytes were used.
+    fn pump(&mut self, id: ClientId, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        loop {
+            let (used, end) = self.forward(id, &bytes[at..]);
+            at += used;
+            if end == Straight::Half || at == bytes.len() {
+                return at;
+            }
+            match self.special(id, &bytes[at..]) {
+                Some(used) => at += used,
+                None => return at,
+            }
+        }
+    }
+
+    /// Sends what may go over the lane's shared link as it stands.
+    #[inline]
+    fn forward(&mut self, id: ClientId, bytes: &[u8]) -> (usize, Straight) {
+        let Self { clients, links, places, kinds, .. } = self;
+        let Some(client) = clients.get_mut(id) else { return (0, Straight::Other) };
+        let Some(link_id) = client.link else { return (0, Straight::Other) };
+        let Some(link) = links.get_mut(link_id).filter(|link| link.is_open()) else { return (0, Straight::Other) };
+        let Some(Some(place)) = places.get_mut(link.place) else { return (0, Straight::Other) };
+        let Some(commands) = &mut place.commands else { return (0, Straight::Other) };
+        if self.heading.held || !client.is_plain() || !matches!(link.purpose, Purpose::Shared(_)) {
+            return (0, Straight::Other);
+        }
+        let databases = place.destination.databases;
+        let room = IN_FLIGHT.saturating_sub(client.in_flight);
+        let mut run = Run { client: id, count: 0, kind: Kind::Free };
+        let (mut at, mut total) = (0, 0);
+        let end = loop {
+            if total == room {
+                break Straight::Other;
+            }
+            let len = match client.scan.scan(&bytes[at..]) {
+                Ok(FoundRequest::Whole(len)) => len,
+                Ok(FoundRequest::Half) => break Straight::Half,
+                _ => break Straight::Other,
+            };
+            let kind = match commands.class(Request::new(&bytes[at..at + len]), databases) {
+                Class::Read => kinds.read,
+                Class::Write => kinds.write,
+                Class::Harmless => Kind::Free,
+                _ => break Straight::Other,
+            };
+            if kind != run.kind {
+                link.expect(run);
+                run = Run { client: id, count: 0, kind };
+            }
+            run.count += 1;
+            total += 1;
+            at += len;
+        };
+        if total > 0 {
+            link.expect(run);
+            link.output.buffer().extend_from_slice(&bytes[..at]);
+            client.in_flight += total;
+            self.in_flight += total as usize;
+            self.counts.requests += u64::from(total);
+            if link.output.news() {
+                self.events.push_back(Event::LinkOutput(link_id));
+            }
+        }
+        (at, end)
+    }
+
+    /// Takes one request that is not simply sent on; `None` when it has to be shown again.
+    fn special(&mut self, id: ClientId, bytes: &[u8]) -> Option<usize> {
+        let client = self.clients.get_mut(id).filter(|client| !client.flags.closing)?;
+        match client.scan.scan(bytes) {
+            Ok(FoundRequest::Half) => None,
+            Ok(FoundRequest::Empty(len)) => Some(len),
+            Ok(FoundRequest::Whole(len)) => self.request(id, &bytes[..len]).then_used(len),
+            Ok(FoundRequest::Inline(len)) => match inline::to_array(&bytes[..len]) {
+                Ok(Some(array)) => self.request(id, &array).then_used(len),
+                Ok(None) => Some(len),
+                Err(malformed) => self.malformed(id, malformed),
+            },
+            Ok(FoundRequest::Big) => self.malformed(id, Malformed::Length),
+            Err(malformed) => self.malformed(id, malformed),
+        }
+    }
+
+    /// What follows cannot be understood: the client is told so, in its turn, and closed.
+    fn malformed(&mut self, id: ClientId, malformed: Malformed) -> Option<usize> {
+        if self.is_drained(id) {
+            self.answer(id, format!("-ERR {malformed}\r\n").as_bytes());
+            self.finish(id);
+        }
+        None
+    }
+
+    /// Takes one whole request.
+    fn request(&mut self, id: ClientId, bytes: &[u8]) -> Taken {
+        match self.class(id, bytes) {
+            Class::Read => self.share(id, bytes, self.kinds.read),
+            Class::Write => self.share(id, bytes, self.kinds.write),
+            Class::Harmless => self.share(id, bytes, Kind::Free),
+            Class::Refused(refusal) => {
+                self.counts.refused += 1;
+                self.local(id, format!("-ERR {refusal}\r\n").as_bytes())
+            }
+            Class::Hostile => {
+                self.close_client(id, false);
+                Taken::NotYet
+            }
+            Class::Session(_) | Class::Blocking(_) | Class::Transaction(_) | Class::PubSub(_) | Class::Pinning => {
+                self.local(id, b"-ERR understudy: this command is not carried yet\r\n")
+            }
+        }
+    }
+
+    /// What a request is, as far as its destination has told.
+    fn class(&mut self, id: ClientId, bytes: &[u8]) -> Class {
+        let place = self.place_of(id).and_then(|at| self.places.get_mut(at)?.as_mut());
+        let request = Request::new(bytes);
+        match place {
+            Some(place) => {
+                let databases = place.destination.databases;
+                place.commands.as_mut().unwrap_or(&mut self.built_in).class(request, databases)
+            }
+            None => self.built_in.class(request, None),
+        }
+    }
+
+    /// Sends one request over the lane's shared link.
+    fn share(&mut self, id: ClientId, bytes: &[u8], kind: Kind) -> Taken {
+        let Some(client) = self.clients.get_mut(id) else { return Taken::NotYet };
+        if client.in_flight >= IN_FLIGHT {
+            client.wait = Wait::Room;
+            return Taken::NotYet;
+        }
+        match self.way(id) {
+            Way::Waits => Taken::NotYet,
+            Way::Refused(error) => self.local(id, &error),
+            Way::Open(link) => {
+                self.send(id, link, bytes, kind);
+                Taken::Yes
+            }
+        }
+    }
+
+    /// Sends one request.
+    pub(super) fn send(&mut self, id: ClientId, link_id: LinkId, bytes: &[u8], kind: Kind) {
+        let (Some(client), Some(link)) = (self.clients.get_mut(id), self.links.get_mut(link_id)) else { return };
+        link.output.buffer().extend_from_slice(bytes);
+        link.expect(Run { client: id, count: 1, kind });
+        client.in_flight += 1;
+        self.in_flight += 1;
+        self.counts.requests += 1;
+        if link.output.news() {
+            self.events.push_back(Event::LinkOutput(link_id));
+        }
+        self.not_held(id);
+    }
+
+    /// Finds the client's shared link.
+    fn way(&mut self, id: ClientId) -> Way {
+        let Some(client) = self.clients.get_mut(id) else { return Way::Waits };
+        if let Some(link) = client.link {
+            if self.links.get(link).is_some_and(|link| link.is_open()) && !self.heading.held {
+                return Way::Open(link);
+            }
+            if client.in_flight > 0 && !self.heading.held {
+                // The rest of its replies comes over a link that takes no more.
+                client.wait = Wait::Drained;
+                return Way::Waits;
+            }
+        }
+        let lane = client.lane;
+        let way = self.way_in(id, lane);
+        if let (Way::Open(link), Some(client)) = (&way, self.clients.get_mut(id)) {
+            client.link = Some(*link);
+        }
+        way
+    }
+
+    /// Finds the shared link of a lane for a client, or has the client wait for it.
+    pub(super) fn way_in(&mut self, id: ClientId, lane: LaneId) -> Way {
+        let place = if self.heading.held { None } else { self.place_of(id) };
+        let Some(place) = place else {
+            return self.wait_for_link(id, None);
+        };
+        let now = self.now;
+        let Some(track) = self.lanes.track(lane, place) else { return Way::Waits };
+        if let Shared::Ready(link) = track.shared {
+            return Way::Open(link);
+        }
+        if let Some(error) = track.refused.as_ref().filter(|_| !track.retry.is_due(now)) {
+            return Way::Refused([b"-", &error[..], b"\r\n"].concat());
+        }
+        if track.shared == Shared::None && track.retry.is_due(now) {
+            self.make_shared(lane, place);
+        }
+        self.wait_for_link(id, Some((lane, place)))
+    }
+
+    /// The client waits for a link of a lane, or for somewhere to go, until `hold` has passed.
+    fn wait_for_link(&mut self, id: ClientId, lane: Option<(LaneId, usize)>) -> Way {
+        let Some(client) = self.clients.get_mut(id) else { return Way::Waits };
+        if client.flags.expired {
+            self.counts.expired += 1;
+            return Way::Refused(self.expired_text(lane));
+        }
+        client.wait = Wait::Link;
+        if client.since.is_none() {
+            client.since = Some(self.now);
+            self.counts.held += 1;
+            self.timers.set(self.now.plus(self.settings.hold.0), Timer::Expire(id));
+        }
+        let list = match lane.and_then(|(lane, place)| self.lanes.track(lane, place)) {
+            Some(track) => &mut track.waiting,
+            None => &mut self.stranded,
+        };
+        list.push(id);
+        // Those whose time was up stand in it more than once.
+        if list.len() > 2 * self.clients.len() + 64 {
+            list.sort_unstable();
+            list.dedup();
+        }
+        Way::Waits
+    }
+
+    /// A request was sent, or refused: the next one waits anew.
+    fn not_held(&mut self, id: ClientId) {
+        if let Some(client) = self.clients.get_mut(id)
+            && client.since.take().is_some()
+        {
+            self.counts.held -= 1;
+        }
+    }
+
+    /// An answer in the server's place, when it is its turn.
+    pub(super) fn local(&mut self, id: ClientId, bytes: &[u8]) -> Taken {
+        if !self.is_drained(id) {
+            return Taken::NotYet;
+        }
+        self.not_held(id);
+        self.answer(id, bytes);
+        Taken::Yes
+    }
+
+    /// Whether nothing of the client is in flight; if something is, it waits for the end of that.
+    pub(super) fn is_drained(&mut self, id: ClientId) -> bool {
+        let Some(client) = self.clients.get_mut(id) else { return false };
+        let drained = client.in_flight == 0;
+        if !drained {
+            client.wait = Wait::Drained;
+        }
+        drained
+    }
+}
+
+impl Taken {
+    fn then_used(self, len: usize) -> Option<usize> {
+        (self == Taken::Yes).then_some(len)
+    }
+}

@@ -1,0 +1,4 @@
+//! The multiplexer in a small world of its own: clients and servers that are byte strings.
+
+mod straight;
+mod world;
