@@ -27,14 +27,16 @@ impl Mux {
                 if !client.output.is_withheld() {
                     self.counts.withheld += 1;
                 }
+                let before = client.output.needs_barrier();
                 client.output.push_withheld(bytes, &mut self.spare);
+                if !before {
+                    self.control.wanted_by(id);
+                }
             }
             Kind::Dropped => return,
         }
-        if !client.flags.told && !client.output.ready().is_empty() {
-            client.flags.told = true;
-            self.events.push_back(Event::ClientOutput(id));
-        }
+        self.tell(id);
+        let Some(client) = self.clients.get_mut(id) else { return };
         if client.output.len() <= UNREAD_BYTES {
             return;
         }
@@ -42,6 +44,18 @@ impl Mux {
         if client.output.len() > OVERFLOW_BYTES {
             self.counts.unknown += 1;
             self.close_client(id, true);
+        }
+    }
+
+    /// Tells the world outside that there is output, once.
+    #[inline]
+    pub(super) fn tell(&mut self, id: ClientId) {
+        if let Some(client) = self.clients.get_mut(id)
+            && !client.flags.told
+            && !client.output.ready().is_empty()
+        {
+            client.flags.told = true;
+            self.events.push_back(Event::ClientOutput(id));
         }
     }
 

@@ -50,6 +50,7 @@ impl Mux {
                     self.new_master();
                 } else if let (Some(Some(place)), Some(to)) = (self.places.first_mut(), self.heading.to.first()) {
                     place.destination = to.clone();
+                    self.new_acks();
                 }
             }
             ListenerRole::Replica => self.new_replicas(),
@@ -83,6 +84,7 @@ impl Mux {
             }
             lanes.extend((lane.clients > 0).then_some(id));
         }
+        self.new_control();
         if !self.places.is_empty() {
             for lane in lanes {
                 self.make_shared(lane, 0);

@@ -38,9 +38,13 @@ impl Mux {
         };
         let name = format!("understudy:{}", self.settings.name);
         let wanted = Wanted {
-            login: lane.and_then(|key| key.login.as_deref()),
+            login: match lane {
+                Some(key) => key.login.as_deref(),
+                None => self.settings.account.as_ref(),
+            },
             protocol: lane.map_or(2, |key| key.protocol),
-            database: lane.map_or(0, |key| key.database),
+            // The marker's database is behind the clients'.
+            database: lane.map_or(place.destination.databases.unwrap_or(0), |key| key.database),
             name: name.as_bytes(),
             commands: place.commands.is_none(),
             number: matches!(link.purpose, Purpose::Own(..)),
@@ -90,6 +94,9 @@ impl Mux {
         link.stage = Stage::Ready;
         link.number = learned.number;
         let (at, purpose) = (link.place, link.purpose);
+        if purpose == Purpose::Control {
+            self.control_ready(&learned.version);
+        }
         if let Some(Some(place)) = self.places.get_mut(at) {
             place.version = learned.version;
             if learned.commands.is_some() {
@@ -120,6 +127,8 @@ impl Mux {
             track.retry.wait(REFUSED_MS, self.now);
             self.wakes.append(&mut track.waiting);
             self.timers.set(self.now.plus(REFUSED_MS), Timer::Sweep);
+        } else if purpose == Purpose::Control {
+            self.control_refused(error);
         }
         self.discard_link(id);
     }
@@ -164,7 +173,8 @@ impl Mux {
                 track.trouble = Some(Rc::from(format!("{endpoint}: {reason}")));
                 self.timers.set(at, Timer::Retry(lane, link.place));
             }
-            Purpose::Shared(_) | Purpose::Own(..) | Purpose::Control => {}
+            Purpose::Shared(_) | Purpose::Own(..) => {}
+            Purpose::Control => self.control_lost(),
         }
         true
     }
@@ -174,6 +184,9 @@ impl Mux {
         let mut link = self.links.remove(id)?;
         self.in_flight -= link.in_flight();
         self.spare.give(std::mem::take(&mut link.input));
+        if self.control.link == Some(id) {
+            self.control.link = None;
+        }
         if let Purpose::Shared(lane) | Purpose::Own(lane, _) = link.purpose
             && let Some(track) = self.lanes.track(lane, link.place)
         {

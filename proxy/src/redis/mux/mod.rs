@@ -6,10 +6,12 @@
 //! barrier may withhold.
 
 mod api;
+mod barrier;
 mod buffers;
 mod client;
 mod clients;
 mod course;
+mod durable;
 mod ids;
 mod lanes;
 mod link;
@@ -31,6 +33,7 @@ use crate::redis::commands::Commands;
 use buffers::Buffers;
 use client::Client;
 use course::{Kinds, Place};
+use durable::Control;
 use election::Millis;
 use ids::Slab;
 use lanes::Lanes;
@@ -61,6 +64,7 @@ pub(crate) struct Mux {
     stranded: Vec<ClientId>,
     /// Clients that are not read since their link has too much to send.
     choked: Vec<ClientId>,
+    control: Control,
     timers: Timers,
     spare: Buffers,
     /// Replies that are still to come, those to clients that have gone included.
@@ -86,6 +90,7 @@ impl Mux {
             wakes: Vec::new(),
             stranded: Vec::new(),
             choked: Vec::new(),
+            control: Control::new(),
             timers: Timers::default(),
             spare: Buffers::default(),
             in_flight: 0,
@@ -168,6 +173,7 @@ impl Mux {
     pub(crate) fn flush(&mut self, now: Millis) {
         self.now = now;
         self.wake();
+        self.ask();
     }
 
     /// What is to be done next.
@@ -226,7 +232,7 @@ impl Mux {
             match timer {
                 Timer::Expire(id) => self.expire(id),
                 Timer::Retry(lane, place) => self.retry(lane, place),
-                Timer::Control => {}
+                Timer::Control => self.retry_control(),
                 Timer::Sweep => self.sweep(),
             }
         }

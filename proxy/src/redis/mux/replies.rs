@@ -3,7 +3,7 @@
 use super::Mux;
 use super::client::Wait;
 use super::ids::LinkId;
-use super::link::{Run, Stage};
+use super::link::{Purpose, Run, Stage};
 use super::requests::RESUMED_BELOW;
 
 impl Mux {
@@ -46,7 +46,10 @@ impl Mux {
                     at += used;
                 }
                 Stage::Ready => {
-                    let used = self.next_run(id, &bytes[at..]);
+                    let used = match link.purpose {
+                        Purpose::Control => self.control_answers(id, &bytes[at..]),
+                        Purpose::Shared(_) | Purpose::Own(..) => self.next_run(id, &bytes[at..]),
+                    };
                     if used == 0 {
                         return at;
                     }

@@ -123,7 +123,11 @@ impl Mux {
         let Some(link) = links.get_mut(link_id).filter(|link| link.is_open()) else { return (0, Straight::Other) };
         let Some(Some(place)) = places.get_mut(link.place) else { return (0, Straight::Other) };
         let Some(commands) = &mut place.commands else { return (0, Straight::Other) };
-        if self.heading.held || !client.is_plain() || !matches!(link.purpose, Purpose::Shared(_)) {
+        if self.heading.held
+            || self.control.refused.is_some()
+            || !client.is_plain()
+            || !matches!(link.purpose, Purpose::Shared(_))
+        {
             return (0, Straight::Other);
         }
         let databases = place.destination.databases;
@@ -231,6 +235,12 @@ impl Mux {
         if client.in_flight >= IN_FLIGHT {
             client.wait = Wait::Room;
             return Taken::NotYet;
+        }
+        if kind == Kind::Withheld
+            && let Some(error) = self.control_text()
+        {
+            self.counts.refused += 1;
+            return self.local(id, &error);
         }
         match self.way(id) {
             Way::Waits => Taken::NotYet,

@@ -1,4 +1,5 @@
 //! The multiplexer in a small world of its own: clients and servers that are byte strings.
 
+mod durable;
 mod straight;
 mod world;

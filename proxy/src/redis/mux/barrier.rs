@@ -1,0 +1,285 @@
+//! Whether the hot replica has what the master had when it was asked: a question on a connection of the proxy's own.
+//!
+//! `PING` and `WAIT 1`, sent after replies were read, answer for all writes behind those replies: `WAIT` takes the
+//! master's offset as of that connection's last command. (Where reads wait too, a small write stands in `PING`'s place,
+//! or an old acknowledgement would do.) Only the answer 1 counts: 2 is a replication client that nobody certified. With
+//! 0 the master itself is asked whether it has to wait at all; it says no only while no record names a hot replica.
+//!
+//! The machine knows no clients: whoever asks keeps what was read before apart from what is read after.
+
+use super::prepare::request;
+use crate::redis::view::Reply;
+use std::collections::VecDeque;
+
+/// How long one `WAIT` lasts before the master is asked whether to go on.
+const WAIT_MS: &[u8] = b"100";
+
+/// Where the master says whether its writes have to wait for a hot replica.
+const NEED: &[u8] = b"understudy:need";
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Question {
+    /// What reads have shown is asked about as well.
+    pub(super) reads: bool,
+    /// Both disks are asked about.
+    pub(super) disks: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Barrier {
+    /// The key of the small write.
+    key: Vec<u8>,
+    writes: u64,
+    /// Answers that are still to come.
+    asked: VecDeque<Asked>,
+    /// The master has said that it is alone: it is asked for that first.
+    alone: bool,
+    /// The small write of this round was refused: what `WAIT` says is of an older one.
+    unwritten: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Mark,
+    Wait,
+    WaitAof,
+    Need,
+}
+
+/// What an answer means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Another answer is to come.
+    NotYet,
+    /// Whatever was read before the question was sent may leave.
+    Passed,
+    /// It may not; ask again.
+    Again,
+    /// It may not; ask again after a pause, since the answer came at once.
+    Later,
+    /// It may not: so many replication clients confirm, where there may be one. Ask again after a pause.
+    Strangers(i64),
+    /// It may not, and the connection is of no use.
+    Broken(String),
+}
+
+impl Barrier {
+    pub(super) fn new(proxy: &str) -> Self {
+        let key = format!("understudy:barrier:{proxy}").into_bytes();
+        Self { key, writes: 0, asked: VecDeque::new(), alone: false, unwritten: false }
+    }
+
+    /// Whether a question is being answered.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    /// Asks. Everything that is read from here on is not covered by the answer.
+    pub(super) fn ask(&mut self, question: Question, out: &mut Vec<u8>) {
+        self.unwritten = false;
+        if self.alone {
+            return self.ask_need(out);
+        }
+        if question.reads {
+            self.writes += 1;
+            request(out, &[b"SET", &self.key, self.writes.to_string().as_bytes()]);
+        } else {
+            request(out, &[b"PING"]);
+        }
+        self.asked.push_back(Asked::Mark);
+        if question.disks {
+            request(out, &[b"WAITAOF", b"1", b"1", WAIT_MS]);
+            self.asked.push_back(Asked::WaitAof);
+        } else {
+            request(out, &[b"WAIT", b"1", WAIT_MS]);
+            self.asked.push_back(Asked::Wait);
+        }
+    }
+
+    /// Takes in the next answer; may ask more.
+    pub(super) fn answer(&mut self, reply: Reply<'_>, out: &mut Vec<u8>) -> Verdict {
+        let asked = self.asked.pop_front();
+        if asked == Some(Asked::Mark) && reply.text().is_some_and(|text| reply.is_error() && is_unreplicated(text)) {
+            self.unwritten = true;
+            return Verdict::NotYet;
+        }
+        if reply.is_error() {
+            return Verdict::Broken(String::from_utf8_lossy(reply.text().unwrap_or_default()).into_owned());
+        }
+        match asked {
+            Some(Asked::Mark) => Verdict::NotYet,
+            Some(Asked::Wait) => self.confirmed(reply.integer(), out),
+            Some(Asked::WaitAof) => {
+                let mut disks = reply.items().map(Reply::integer);
+                let (own, copies) = (disks.next().flatten(), disks.next().flatten());
+                // A write that is not on the master's own disk is confirmed by nobody.
+                self.confirmed(copies.map(|copies| if own >= Some(1) { copies } else { 0 }), out)
+            }
+            Some(Asked::Need) => self.needed(reply),
+            None => Verdict::Broken("it answers more than was asked".to_owned()),
+        }
+    }
+
+    fn confirmed(&mut self, copies: Option<i64>, out: &mut Vec<u8>) -> Verdict {
+        match copies {
+            _ if self.unwritten => Verdict::Later,
+            Some(1) => Verdict::Passed,
+            Some(0) => {
+                self.ask_need(out);
+                Verdict::NotYet
+            }
+            Some(more @ 2..) => Verdict::Strangers(more),
+            Some(_) | None => Verdict::Broken("it answers WAIT with no number of copies".to_owned()),
+        }
+    }
+
+    /// Missing and unreadable mean needed.
+    fn needed(&mut self, reply: Reply<'_>) -> Verdict {
+        self.alone = reply.text() == Some(b"0");
+        if self.alone { Verdict::Passed } else { Verdict::Again }
+    }
+
+    fn ask_need(&mut self, out: &mut Vec<u8>) {
+        request(out, &[b"GET", NEED]);
+        self.asked.push_back(Asked::Need);
+    }
+}
+
+/// Whether a write is refused for want of replicas: that ends by itself.
+fn is_unreplicated(text: &[u8]) -> bool {
+    text.starts_with(b"NOREPLICAS")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WRITES: Question = Question { reads: false, disks: false };
+    const PING_WAIT: &str = "*1|$4|PING|*3|$4|WAIT|$1|1|$3|100|";
+    const GET_NEED: &str = "*2|$3|GET|$15|understudy:need|";
+
+    /// A barrier, and what it has asked since the last look.
+    struct Talk(Barrier, Vec<u8>);
+
+    impl Talk {
+        fn new() -> Self {
+            Self(Barrier::new("p1"), Vec::new())
+        }
+
+        fn asks(&mut self, question: Question) -> String {
+            self.0.ask(question, &mut self.1);
+            self.asked()
+        }
+
+        fn asked(&mut self) -> String {
+            String::from_utf8(std::mem::take(&mut self.1)).expect("text").replace("\r\n", "|")
+        }
+
+        fn hears(&mut self, reply: &str) -> Verdict {
+            self.0.answer(Reply::new(format!("{reply}\r\n").as_bytes()), &mut self.1)
+        }
+    }
+
+    #[test]
+    fn one_copy_passes() {
+        let mut talk = Talk::new();
+        assert_eq!(talk.asks(WRITES), PING_WAIT);
+        assert_eq!(talk.hears("+PONG"), Verdict::NotYet);
+        assert!(talk.0.is_busy());
+        assert_eq!(talk.hears(":1"), Verdict::Passed);
+        assert!(!talk.0.is_busy());
+        assert_eq!(talk.asks(WRITES), PING_WAIT);
+    }
+
+    /// Guards rule 4: no copy, and the master does not say that it needs none.
+    #[test]
+    fn no_copy_passes_only_when_the_master_says_that_it_is_alone() {
+        for (need, verdict) in [
+            ("$1\r\n0", Verdict::Passed),
+            ("$1\r\n1", Verdict::Again),
+            ("$-1", Verdict::Again),
+            ("_", Verdict::Again),
+            ("$2\r\n00", Verdict::Again),
+            ("$0\r\n", Verdict::Again),
+            ("*0", Verdict::Again),
+            ("-NOPERM no", Verdict::Broken("NOPERM no".into())),
+        ] {
+            let mut talk = Talk::new();
+            talk.asks(WRITES);
+            talk.hears("+PONG");
+            assert_eq!((talk.hears(":0"), talk.asked().as_str()), (Verdict::NotYet, GET_NEED));
+            assert_eq!(talk.hears(need), verdict, "{need:?}");
+        }
+    }
+
+    /// Guards rule 4: a second replication client acknowledges what the hot replica may not have.
+    #[test]
+    fn more_than_one_copy_never_passes() {
+        for (answer, verdict) in [
+            (":2", Verdict::Strangers(2)),
+            (":7", Verdict::Strangers(7)),
+            (":-1", Verdict::Broken("it answers WAIT with no number of copies".into())),
+            ("+OK", Verdict::Broken("it answers WAIT with no number of copies".into())),
+            ("-UNBLOCKED client unblocked", Verdict::Broken("UNBLOCKED client unblocked".into())),
+            ("-ERR WAIT cannot be used with replica", Verdict::Broken("ERR WAIT cannot be used with replica".into())),
+        ] {
+            let mut talk = Talk::new();
+            talk.asks(WRITES);
+            talk.hears("+PONG");
+            assert_eq!((talk.hears(answer), talk.asked().as_str()), (verdict, ""));
+        }
+    }
+
+    #[test]
+    fn a_master_that_is_alone_is_asked_for_that_first_and_waited_for_once_it_changes() {
+        let mut talk = Talk::new();
+        talk.asks(WRITES);
+        talk.hears("+PONG");
+        talk.hears(":0");
+        talk.hears("$1\r\n0");
+        talk.asked();
+        assert_eq!(talk.asks(WRITES), GET_NEED);
+        assert_eq!(talk.hears("$1\r\n0"), Verdict::Passed);
+        assert_eq!(talk.asks(WRITES), GET_NEED);
+        assert_eq!(talk.hears("$1\r\n1"), Verdict::Again);
+        assert_eq!(talk.asks(WRITES), PING_WAIT);
+    }
+
+    /// Guards design.md 4: a read is durable only behind a write made after it, or an old acknowledgement satisfies WAIT.
+    #[test]
+    fn durable_reads_are_asked_about_with_a_write() {
+        let mut talk = Talk::new();
+        let reads = Question { reads: true, ..WRITES };
+        assert!(talk.asks(reads).starts_with("*3|$3|SET|$21|understudy:barrier:p1|$1|1|*3|$4|WAIT|"));
+        talk.hears("+OK");
+        assert_eq!(talk.hears(":1"), Verdict::Passed);
+        assert!(talk.asks(reads).contains("|$1|2|*3|"), "each round writes anew");
+        assert_eq!(talk.hears("-NOREPLICAS Not enough good replicas to write."), Verdict::NotYet);
+        assert_eq!(talk.hears(":1"), Verdict::Later, "nothing was written: the copy has confirmed something older");
+        talk.asks(reads);
+        assert_eq!(talk.hears("-READONLY no"), Verdict::Broken("READONLY no".into()));
+    }
+
+    #[test]
+    fn both_disks_are_asked_about_where_that_is_wanted() {
+        for (answer, verdict) in [
+            ("*2\r\n:1\r\n:1", Verdict::Passed),
+            ("*2\r\n:0\r\n:1", Verdict::NotYet),
+            ("*2\r\n:1\r\n:0", Verdict::NotYet),
+            ("*2\r\n:1\r\n:2", Verdict::Strangers(2)),
+            (":1", Verdict::Broken("it answers WAIT with no number of copies".into())),
+        ] {
+            let mut talk = Talk::new();
+            assert!(talk.asks(Question { reads: false, disks: true }).ends_with("|*4|$7|WAITAOF|$1|1|$1|1|$3|100|"));
+            talk.hears("+PONG");
+            assert_eq!(talk.hears(answer), verdict, "{answer}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_nobody_asked_for_breaks_the_connection() {
+        assert!(matches!(Talk::new().hears(":1"), Verdict::Broken(_)));
+    }
+}
