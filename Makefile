@@ -5,11 +5,12 @@ RUNS ?= 10
 SEEDS ?= 200
 IDLE_SECONDS ?= 60
 BUSY_MINUTES ?= 10
+ENGINE ?= redis
 # Tests start whole groups of processes; more at a time than this and they starve each other on a small machine.
 TEST_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests build demo test check bench-failover bench-idle simulate clean
+.PHONY: help setup setup-tests build demo test check bench-failover bench-idle simulate chaos clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +54,11 @@ bench-idle: setup ## cost of an idle group, calm on a busy machine, a killed mas
 simulate: ## random faults on virtual time; SEEDS=200, or SEED=n to replay one
 	@$(CARGO) run --release --locked -q -p understudy-tests --bin simulate -- \
 		$(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+chaos: setup-tests ## random faults upon real processes, as root; ENGINE=redis RUNS=10 SEED=1 ROUNDS=12 FAULTS=kill-redis,split,...
+	@$(CARGO) build --release --locked -q -p understudy -p understudy-tests
+	@target/release/chaos --engine $(ENGINE) --runs $(RUNS) $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(FAULTS),--faults $(FAULTS)) $(if $(PROTOCOL),--protocol $(PROTOCOL))
 
 clean: ## remove what was built
 	$(CARGO) clean

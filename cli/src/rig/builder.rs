@@ -3,9 +3,11 @@
 use super::consul;
 use super::error::RigError;
 use super::files::program;
+use super::host::Host;
 use super::ports::free_port;
 use super::process::Process;
 use super::running::{Files, Node, Proxy, Rig};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,6 +39,9 @@ pub struct Builder {
     instance: Vec<(String, String)>,
     spread: bool,
     listener: String,
+    hosts: BTreeMap<String, Host>,
+    consuls: usize,
+    folder: Option<PathBuf>,
     keep: bool,
 }
 
@@ -52,8 +57,23 @@ impl Builder {
             instance: Vec::new(),
             spread: false,
             listener: "protocol = \"tcp\"".to_owned(),
+            hosts: BTreeMap::new(),
+            consuls: 1,
+            folder: None,
             keep: false,
         }
+    }
+
+    /// Where processes run, by their names (`consul1`, `db1`, `proxy1`); on loopback those that are not named.
+    pub fn hosts(mut self, hosts: BTreeMap<String, Host>) -> Self {
+        self.hosts = hosts;
+        self
+    }
+
+    /// How many servers Consul has; 1 when not said. One alone keeps nothing on disk.
+    pub fn consuls(mut self, count: usize) -> Self {
+        self.consuls = count;
+        self
     }
 
     /// The group's name, `demo` when not said.
@@ -104,6 +124,12 @@ impl Builder {
         self
     }
 
+    /// Works in this folder, of the caller's own, and leaves it when the rig is dropped.
+    pub fn folder(mut self, folder: &Path) -> Self {
+        self.folder = Some(folder.to_owned());
+        self
+    }
+
     /// Leaves the folder, with files, data and logs, when the rig is dropped. Processes are ended all the same.
     pub fn keep(mut self, keep: bool) -> Self {
         self.keep = keep;
@@ -126,8 +152,8 @@ impl Builder {
         crate::install_tls_provider();
         need("redis-server", HOW_REDIS)?;
         let consul_program = need("consul", HOW_CONSUL)?;
-        let files = Files::create(self.binary.clone(), self.keep)?;
-        let consul = consul::start(&consul_program, &files).await?;
+        let files = Files::create(self.binary.clone(), self.keep, self.folder.as_deref())?;
+        let consul = consul::start(&consul_program, self.consul_hosts(), &files).await?;
         let mut rig = Rig::new(files, consul, self.group.clone());
         for index in 0..self.nodes {
             let node = self.node(index, &rig)?;
@@ -140,10 +166,18 @@ impl Builder {
         Ok(rig)
     }
 
+    fn host(&self, name: &str) -> Host {
+        self.hosts.get(name).cloned().unwrap_or_else(Host::loopback)
+    }
+
+    fn consul_hosts(&self) -> Vec<Host> {
+        (0..self.consuls).map(|index| self.host(&consul::name(index))).collect()
+    }
+
     fn node(&self, index: usize, rig: &Rig) -> Result<Node, RigError> {
         let name = format!("db{}", index + 1);
         let folder = rig.files().folder(&name)?;
-        let node = Node::new(&name, folder, port()?, port()?);
+        let node = Node::new(&name, folder, self.host(&name), port()?, port()?);
         let zone = if self.spread { format!("zone = \"{}\"\n", zone(index)) } else { String::new() };
         write_file(&node.file(), &self.agent_file(&node, &zone, rig))?;
         Ok(node)
@@ -151,13 +185,14 @@ impl Builder {
 
     fn agent_file(&self, node: &Node, zone: &str, rig: &Rig) -> String {
         let mut text = format!(
-            "[node]\nname = \"{name}\"\naddress = \"127.0.0.1\"\n{zone}data_dir = {memory}\n\n\
-             [consul]\naddresses = [\"{consul}\"]\n\n\
-             [http]\nlisten = \"127.0.0.1:{http}\"\n\n\
+            "[node]\nname = \"{name}\"\naddress = \"{address}\"\n{zone}data_dir = {memory}\n\n\
+             [consul]\naddresses = {consul}\n\n\
+             [http]\nlisten = \"{address}:{http}\"\n\n\
              [[instance]]\ngroup = \"{group}\"\nengine = \"redis\"\nport = {port}\ndata_dir = {data}\n",
             name = node.name,
+            address = node.host.address,
             memory = quoted(&node.memory()),
-            consul = rig.consul_address(),
+            consul = addresses(rig),
             http = node.http_port,
             group = self.group,
             port = node.port,
@@ -172,24 +207,26 @@ impl Builder {
     fn proxy(&self, index: usize, rig: &Rig) -> Result<Proxy, RigError> {
         let name = format!("proxy{}", index + 1);
         let folder = rig.files().folder(&name)?;
+        let host = self.host(&name);
         let (master, replica, http) = (port()?, port()?, port()?);
         let file = folder.join("proxy.toml");
         let text = format!(
-            "[proxy]\nname = \"{name}\"\naddress = \"127.0.0.1\"\n\n\
-             [consul]\naddresses = [\"{consul}\"]\n\n\
-             [http]\nlisten = \"127.0.0.1:{http}\"\n\n\
-             [[listener]]\nlisten = \"127.0.0.1:{master}\"\ngroups = [\"{group}\"]\nrole = \"master\"\n{lines}\n\n\
-             [[listener]]\nlisten = \"127.0.0.1:{replica}\"\ngroups = [\"{group}\"]\nrole = \"replica\"\n\
+            "[proxy]\nname = \"{name}\"\naddress = \"{address}\"\n\n\
+             [consul]\naddresses = {consul}\n\n\
+             [http]\nlisten = \"{address}:{http}\"\n\n\
+             [[listener]]\nlisten = \"{address}:{master}\"\ngroups = [\"{group}\"]\nrole = \"master\"\n{lines}\n\n\
+             [[listener]]\nlisten = \"{address}:{replica}\"\ngroups = [\"{group}\"]\nrole = \"replica\"\n\
              protocol = \"tcp\"\n",
-            consul = rig.consul_address(),
+            address = host.address,
+            consul = addresses(rig),
             group = self.group,
             lines = self.listener,
         );
         write_file(&file, &text)?;
         let files = rig.files();
         let args = [Path::new("proxy"), Path::new("--config"), &file];
-        let process = Process::start(&name, &files.binary, args, &folder, &files.log(&name))?;
-        Ok(Proxy { process, master, replica, http })
+        let process = Process::start_on(&host, &name, &files.binary, args, &folder, &files.log(&name))?;
+        Ok(Proxy { process, host, master, replica, http })
     }
 }
 
@@ -228,6 +265,11 @@ fn lines(text: &mut String, lines: &[(String, String)]) {
     for (key, value) in lines {
         let _ = writeln!(text, "{key} = {value}");
     }
+}
+
+/// Consul's addresses as a list in TOML.
+fn addresses(rig: &Rig) -> String {
+    serde_json::Value::from(rig.consul_addresses()).to_string()
 }
 
 /// A path as a TOML string. JSON's escapes are TOML's too.

@@ -1,64 +1,123 @@
-//! The rig's own Consul: one server that keeps everything in memory.
+//! The rig's own Consul: one server that keeps everything in memory, or several that keep it on disk.
 
 use super::error::RigError;
 use super::files::tails;
+use super::host::Host;
 use super::ports::free_port;
 use super::process::Process;
 use super::running::Files;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// A server alone elects itself within two seconds; a busy machine, longer.
-const READY_WITHIN: Duration = Duration::from_secs(30);
+/// A server alone elects itself within two seconds, three within seven; a busy machine, longer.
+const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// Often enough that nobody waits for it.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
 
-/// The running server.
+/// The running servers.
 #[derive(Debug)]
-pub(super) struct Server {
-    pub(super) process: Process,
-    pub(super) port: u16,
+pub(super) struct Servers {
+    program: PathBuf,
+    all: Vec<Server>,
+}
+
+#[derive(Debug)]
+struct Server {
+    name: String,
+    host: Host,
+    http: u16,
+    raft: u16,
+    lan: u16,
     args: Vec<String>,
+    process: Option<Process>,
 }
 
-/// Starts it and waits until it has a leader.
-pub(super) async fn start(program: &Path, files: &Files) -> Result<Server, RigError> {
-    let port = free_port().map_err(RigError::Port)?;
-    let args = arguments(program, port)?;
-    let folder = files.folder("consul")?;
-    let process = Process::start("consul", program, &args, &folder, &files.log("consul"))?;
-    let mut server = Server { process, port, args };
-    server.wait_ready(files).await?;
-    Ok(server)
+/// Starts a server on each host and waits until they have a leader.
+pub(super) async fn start(program: &Path, hosts: Vec<Host>, files: &Files) -> Result<Servers, RigError> {
+    let tls = has_grpc_tls(program)?;
+    let mut all = Vec::new();
+    for (index, host) in hosts.into_iter().enumerate() {
+        let free = || free_port().map_err(RigError::Port);
+        let (http, raft, lan) = (free()?, free()?, free()?);
+        all.push(Server { name: name(index), host, http, raft, lan, args: Vec::new(), process: None });
+    }
+    let join: Vec<String> = all.iter().map(|server| server.host.at(server.lan).to_string()).collect();
+    for server in &mut all {
+        server.args = arguments(server, &join, &files.folder(&server.name)?, tls);
+    }
+    let mut servers = Servers { program: program.to_owned(), all };
+    servers.restart(files).await?;
+    Ok(servers)
 }
 
-impl Server {
-    pub(super) fn address(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+/// What the server at this place is called.
+pub(super) fn name(index: usize) -> String {
+    format!("consul{}", index + 1)
+}
+
+impl Servers {
+    /// Every server's address, `http://host:port`, the living ones first.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        let (living, dead): (Vec<_>, Vec<_>) = self.all.iter().partition(|server| server.process.is_some());
+        living.iter().chain(&dead).map(|server| server.address()).collect()
     }
 
-    /// Starts it again on its ports, empty: it keeps nothing on disk.
-    pub(super) async fn restart(&mut self, program: &Path, files: &Files) -> Result<(), RigError> {
-        self.process.kill();
-        let folder = files.folder("consul")?;
-        self.process = Process::start("consul", program, &self.args, &folder, &files.log("consul"))?;
+    /// Stops all in their tracks.
+    pub(super) fn freeze(&self) {
+        self.all.iter().filter_map(|server| server.process.as_ref()).for_each(Process::freeze);
+    }
+
+    /// Wakes all.
+    pub(super) fn thaw(&self) {
+        self.all.iter().filter_map(|server| server.process.as_ref()).for_each(Process::thaw);
+    }
+
+    /// SIGKILL of all.
+    pub(super) fn kill(&mut self) {
+        self.all.iter_mut().for_each(|server| server.process = None);
+    }
+
+    /// SIGKILL of the one that leads, as the others say; its name.
+    pub(super) async fn kill_leader(&mut self) -> Option<String> {
+        for address in self.addresses() {
+            let Ok(leader) = ask(&format!("{address}/v1/status/leader")).await else { continue };
+            let leads = |server: &&mut Server| leader == format!("\"{}\"", server.host.at(server.raft));
+            let Some(server) = self.all.iter_mut().find(leads) else { continue };
+            server.process = None;
+            return Some(server.name.clone());
+        }
+        None
+    }
+
+    /// Starts those that do not run.
+    pub(super) fn start_dead(&mut self, files: &Files) -> Result<(), RigError> {
+        for server in self.all.iter_mut().filter(|server| server.process.is_none()) {
+            let (folder, log) = (files.folder(&server.name)?, files.log(&server.name));
+            let process = Process::start_on(&server.host, &server.name, &self.program, &server.args, &folder, &log)?;
+            server.process = Some(process);
+        }
+        Ok(())
+    }
+
+    /// Ends all, starts them again on their ports and waits until there is a leader. One server alone comes back empty.
+    pub(super) async fn restart(&mut self, files: &Files) -> Result<(), RigError> {
+        self.kill();
+        self.start_dead(files)?;
         self.wait_ready(files).await
     }
 
     async fn wait_ready(&mut self, files: &Files) -> Result<(), RigError> {
-        let url = format!("{}/v1/status/leader", self.address());
         let deadline = Instant::now() + READY_WITHIN;
         let mut seen = String::new();
         while Instant::now() < deadline {
-            if self.process.has_ended() {
+            if self.all.iter().any(|server| server.process.as_ref().is_some_and(Process::has_ended)) {
                 return Err(RigError::Ended { name: "consul".to_owned(), logs: tails(&files.logs()) });
             }
-            match ask(&url).await {
-                // An empty text in quotes: nobody leads yet.
-                Ok(leader) if leader.len() > 2 => return Ok(()),
-                Ok(_) => "it has no leader".clone_into(&mut seen),
+            match self.leaderless().await {
+                Ok(None) => return Ok(()),
+                Ok(Some(server)) => seen = format!("{server} knows no leader"),
                 Err(error) => seen = error.to_string(),
             }
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -70,25 +129,50 @@ impl Server {
             logs: tails(&files.logs()),
         })
     }
+
+    /// A server that knows of no leader.
+    async fn leaderless(&self) -> reqwest::Result<Option<&str>> {
+        for server in &self.all {
+            let leader = ask(&format!("{}/v1/status/leader", server.address())).await?;
+            // An empty text in quotes: nobody leads yet.
+            if leader.len() <= 2 {
+                return Ok(Some(&server.name));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Server {
+    fn address(&self) -> String {
+        format!("http://{}", self.host.at(self.http))
+    }
 }
 
 async fn ask(url: &str) -> reqwest::Result<String> {
     reqwest::get(url).await?.error_for_status()?.text().await
 }
 
-/// A development server on ports of its own. Those of DNS, the wide area and gRPC are not needed, and would be
-/// Consul's usual ones, which may be taken.
-fn arguments(program: &Path, port: u16) -> Result<Vec<String>, RigError> {
-    let free = || free_port().map_err(RigError::Port);
-    let (server, lan) = (free()?, free()?);
-    let mut flags = format!(
-        "agent -dev -node rig -bind 127.0.0.1 -client 127.0.0.1 -http-port {port} -dns-port -1 -grpc-port -1 \
-         -server-port {server} -serf-lan-port {lan} -serf-wan-port -1 -log-level warn"
-    );
-    if has_grpc_tls(program)? {
+/// A server on ports of its own. Those of DNS, the wide area and gRPC are not needed, and would be Consul's usual ones,
+/// which may be taken.
+fn arguments(server: &Server, join: &[String], folder: &Path, grpc_tls: bool) -> Vec<String> {
+    let (address, Server { name, http, raft, lan, .. }) = (server.host.address, server);
+    let mut flags = match join.len() {
+        0 | 1 => "agent -dev".to_owned(),
+        servers => format!("agent -server -bootstrap-expect {servers} -data-dir {}/data", folder.display()),
+    };
+    flags.push_str(&format!(
+        " -node {name} -bind {address} -client {address} -http-port {http} -dns-port -1 -grpc-port -1 \
+         -server-port {raft} -serf-lan-port {lan} -serf-wan-port -1 -log-level warn"
+    ));
+    if grpc_tls {
         flags.push_str(" -grpc-tls-port -1");
     }
-    Ok(flags.split_whitespace().map(str::to_owned).collect())
+    if join.len() > 1 {
+        flags.push_str(" -retry-interval 1s -hcl performance{raft_multiplier=1}");
+        join.iter().for_each(|other| flags.push_str(&format!(" -retry-join {other}")));
+    }
+    flags.split_whitespace().map(str::to_owned).collect()
 }
 
 /// Consul has that port since 1.14, and older ones refuse its name.

@@ -44,6 +44,11 @@ pub fn sweep(folder: &Path) {
     }
 }
 
+/// Wakes every process that works inside `folder`.
+pub(super) fn wake(folder: &Path) {
+    ours(folder).for_each(|pid| signal(pid, Signal::CONT));
+}
+
 fn ours(folder: &Path) -> impl Iterator<Item = u32> {
     let me = std::process::id();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();

@@ -2,9 +2,10 @@
 
 use super::error::RigError;
 use super::files::program;
+use super::host::Host;
 use super::proc;
 use rustix::process::Signal;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,18 @@ impl Process {
         folder: &Path,
         log: &Path,
     ) -> Result<Self, RigError> {
+        Self::start_on(&Host::loopback(), name, path, args, folder, log)
+    }
+
+    /// The same, in the network of `host`.
+    pub fn start_on<A: AsRef<OsStr>>(
+        host: &Host,
+        name: &str,
+        path: &Path,
+        args: impl IntoIterator<Item = A>,
+        folder: &Path,
+        log: &Path,
+    ) -> Result<Self, RigError> {
         let failed = |source| RigError::Start { name: name.to_owned(), program: path.to_owned(), source };
         if !path.is_file() {
             // Started by way of `setpriv`, it would be missed only in the log.
@@ -39,7 +52,7 @@ impl Process {
         }
         let output = append(log)?;
         let errors = output.try_clone().map_err(failed)?;
-        let child = guarded(path)
+        let child = guarded(path, host)
             .args(args)
             .current_dir(folder)
             .process_group(0)
@@ -124,15 +137,22 @@ impl Drop for Process {
 
 /// A command that dies with the thread that starts it, when `setpriv` is there to arrange that: a test that is itself
 /// killed then leaves nothing behind but databases.
-fn guarded(path: &Path) -> Command {
-    match program("setpriv") {
-        None => Command::new(path),
-        Some(setpriv) => {
-            let mut command = Command::new(setpriv);
-            command.args(["--pdeathsig", "KILL", "--"]).arg(path);
-            command
-        }
+///
+/// Both helpers put the program in their own place, so that the process keeps its id.
+fn guarded(path: &Path, host: &Host) -> Command {
+    let mut words: Vec<OsString> = Vec::new();
+    if let Some(setpriv) = program("setpriv") {
+        words.extend([setpriv.into(), "--pdeathsig".into(), "KILL".into(), "--".into()]);
     }
+    if let Some(namespace) = &host.namespace {
+        let mut net = OsString::from("--net=");
+        net.push(namespace);
+        words.extend(["nsenter".into(), net, "--".into()]);
+    }
+    words.push(path.into());
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
+    command
 }
 
 fn append(log: &Path) -> Result<File, RigError> {

@@ -1,9 +1,10 @@
 //! The running rig: its processes, the faults that can be put upon them, and its end.
 
 use super::builder::Builder;
-use super::consul::Server;
+use super::consul::Servers;
 use super::error::RigError;
-use super::files::{program, tails};
+use super::files::tails;
+use super::host::Host;
 use super::proc;
 use super::process::Process;
 use super::writer::{Route, Writer, fixed};
@@ -22,7 +23,7 @@ pub struct Rig {
     // In this order: processes end before their folder goes.
     nodes: BTreeMap<String, Node>,
     proxies: Vec<Proxy>,
-    consul: Server,
+    consul: Servers,
     group: String,
     last_start: Option<Instant>,
     files: Files,
@@ -33,6 +34,7 @@ pub struct Rig {
 pub(super) struct Node {
     pub(super) name: String,
     folder: PathBuf,
+    pub(super) host: Host,
     pub(super) port: u16,
     pub(super) http_port: u16,
     agent: Option<Process>,
@@ -42,6 +44,7 @@ pub(super) struct Node {
 #[derive(Debug)]
 pub(super) struct Proxy {
     pub(super) process: Process,
+    pub(super) host: Host,
     pub(super) master: u16,
     pub(super) replica: u16,
     pub(super) http: u16,
@@ -62,7 +65,7 @@ impl Rig {
         Builder::new(binary.into())
     }
 
-    pub(super) fn new(files: Files, consul: Server, group: String) -> Self {
+    pub(super) fn new(files: Files, consul: Servers, group: String) -> Self {
         Self { nodes: BTreeMap::new(), proxies: Vec::new(), consul, group, last_start: None, files }
     }
 
@@ -91,9 +94,14 @@ impl Rig {
         self.nodes.keys().cloned().collect()
     }
 
-    /// Consul's address, `http://host:port`.
+    /// Consul's address, `http://host:port`; of several servers one that runs, if any does.
     pub fn consul_address(&self) -> String {
-        self.consul.address()
+        self.consul_addresses().into_iter().next().unwrap_or_default()
+    }
+
+    /// The addresses of all of Consul's servers.
+    pub fn consul_addresses(&self) -> Vec<String> {
+        self.consul.addresses()
     }
 
     /// The folder of everything.
@@ -103,27 +111,38 @@ impl Rig {
 
     /// The master's listener of the first proxy.
     pub fn proxy_addr(&self) -> SocketAddr {
-        loopback(self.proxies.first().map_or(0, |proxy| proxy.master))
+        self.first_proxy(|proxy| proxy.master)
+    }
+
+    /// The master's listeners of all proxies.
+    pub fn proxy_addrs(&self) -> Vec<SocketAddr> {
+        self.proxies.iter().map(|proxy| proxy.host.at(proxy.master)).collect()
+    }
+
+    fn first_proxy(&self, port: impl Fn(&Proxy) -> u16) -> SocketAddr {
+        self.proxies.first().map_or(Host::loopback().at(0), |proxy| proxy.host.at(port(proxy)))
     }
 
     /// The replicas' listener of the first proxy.
     pub fn replica_addr(&self) -> SocketAddr {
-        loopback(self.proxies.first().map_or(0, |proxy| proxy.replica))
+        self.first_proxy(|proxy| proxy.replica)
     }
 
     /// The HTTP address of the first proxy.
     pub fn proxy_http(&self) -> SocketAddr {
-        loopback(self.proxies.first().map_or(0, |proxy| proxy.http))
+        self.first_proxy(|proxy| proxy.http)
     }
 
     /// The HTTP address of a node's agent.
     pub fn agent_http(&self, node: &str) -> Result<SocketAddr, RigError> {
-        Ok(loopback(self.node(node)?.http_port))
+        let node = self.node(node)?;
+        Ok(node.host.at(node.http_port))
     }
 
     /// The address of a node's database.
     pub fn redis_addr(&self, node: &str) -> Result<SocketAddr, RigError> {
-        Ok(loopback(self.node(node)?.port))
+        let node = self.node(node)?;
+        Ok(node.host.at(node.port))
     }
 
     /// Starts a client that writes through the first proxy.
@@ -214,6 +233,27 @@ impl Rig {
         found.start_agent(&self.files)
     }
 
+    /// Starts the agents of all nodes that have none.
+    pub fn start_dead_agents(&mut self) -> Result<(), RigError> {
+        for node in self.nodes.values_mut().filter(|node| node.agent.is_none()) {
+            self.last_start = Some(Instant::now());
+            node.start_agent(&self.files)?;
+        }
+        Ok(())
+    }
+
+    /// SIGSTOP of a node's agent alone. Gives the instant before it.
+    pub fn stop_agent(&self, node: &str) -> Result<Instant, RigError> {
+        let at = Instant::now();
+        self.agent(node)?.freeze();
+        Ok(at)
+    }
+
+    /// SIGCONT of everything that was started here, agents' databases too.
+    pub fn wake_all(&self) {
+        proc::wake(&self.files.root);
+    }
+
     /// When an agent was last started.
     pub(super) fn last_start(&self) -> Option<Instant> {
         self.last_start
@@ -221,18 +261,32 @@ impl Rig {
 
     /// Stops Consul in its tracks: it accepts connections and answers nothing.
     pub fn freeze_consul(&self) {
-        self.consul.process.freeze();
+        self.consul.freeze();
     }
 
     /// Wakes Consul again.
     pub fn thaw_consul(&self) {
-        self.consul.process.thaw();
+        self.consul.thaw();
     }
 
-    /// Ends Consul and starts it again, empty, on the same ports.
+    /// Ends Consul and starts it again on the same ports. One server alone comes back empty.
     pub async fn restart_consul(&mut self) -> Result<(), RigError> {
-        let path = program("consul").ok_or(RigError::Missing { program: "consul", how: "put it on PATH" })?;
-        self.consul.restart(&path, &self.files).await
+        self.consul.restart(&self.files).await
+    }
+
+    /// SIGKILL of Consul's leader; the server's name, or nothing when nobody led.
+    pub async fn kill_consul_leader(&mut self) -> Option<String> {
+        self.consul.kill_leader().await
+    }
+
+    /// SIGKILL of all of Consul.
+    pub fn kill_consul(&mut self) {
+        self.consul.kill();
+    }
+
+    /// Starts those of Consul's servers that do not run.
+    pub fn start_consul(&mut self) -> Result<(), RigError> {
+        self.consul.start_dead(&self.files)
     }
 
     /// The last lines of every log.
@@ -285,8 +339,8 @@ impl Drop for Rig {
 }
 
 impl Node {
-    pub(super) fn new(name: &str, folder: PathBuf, port: u16, http_port: u16) -> Self {
-        Self { name: name.to_owned(), folder, port, http_port, agent: None }
+    pub(super) fn new(name: &str, folder: PathBuf, host: Host, port: u16, http_port: u16) -> Self {
+        Self { name: name.to_owned(), folder, host, port, http_port, agent: None }
     }
 
     pub(super) fn file(&self) -> PathBuf {
@@ -306,14 +360,22 @@ impl Node {
     fn start_agent(&mut self, files: &Files) -> Result<(), RigError> {
         let file = self.file();
         let args = [Path::new("agent"), Path::new("--config"), &file];
-        let process = Process::start(&self.name, &files.binary, args, &self.folder, &files.log(&self.name))?;
+        let log = files.log(&self.name);
+        let process = Process::start_on(&self.host, &self.name, &files.binary, args, &self.folder, &log)?;
         self.agent = Some(process);
         Ok(())
     }
 }
 
 impl Files {
-    pub(super) fn create(binary: PathBuf, keep: bool) -> Result<Self, RigError> {
+    /// In a folder of its own, or in `folder`, which stays.
+    pub(super) fn create(binary: PathBuf, keep: bool, folder: Option<&Path>) -> Result<Self, RigError> {
+        if let Some(folder) = folder {
+            let failed = |source| RigError::File { path: folder.to_owned(), source };
+            let files = Self { binary, root: folder.canonicalize().map_err(failed)?, _remover: None };
+            files.folder("logs")?;
+            return Ok(files);
+        }
         let failed = |source| RigError::File { path: std::env::temp_dir(), source };
         let folder = tempfile::Builder::new().prefix("understudy-").tempdir().map_err(failed)?;
         // Processes' folders are told by `/proc` without links.
@@ -343,8 +405,4 @@ impl Files {
     pub(super) fn log(&self, name: &str) -> PathBuf {
         self.logs().join(format!("{name}.log"))
     }
-}
-
-fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], port))
 }

@@ -18,7 +18,7 @@ mod operator;
 mod quiet;
 mod redis;
 mod replication;
-mod rng;
+pub(crate) mod rng;
 mod scenarios;
 mod story;
 mod world;

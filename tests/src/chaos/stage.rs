@@ -1,0 +1,178 @@
+//! A group on machines of its own: three servers of Consul, the nodes, each with a small disk, and two proxies.
+
+use super::net::{Disk, Net};
+use crate::real::{Cast, cast_of};
+use anyhow::{Context, Result};
+use cli::page::GroupStatus;
+use cli::rig::{Process, Rig, understudy_binary};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Of each node's database. Room for a run's writes, and soon full.
+const DISK_MIB: u32 = 192;
+
+const CONSULS: usize = 3;
+const PROXIES: usize = 2;
+
+/// What a group is to be like.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// How many nodes.
+    pub nodes: usize,
+    /// The lines of the proxies' listeners for the master.
+    pub listener: String,
+    /// The group's policy beyond what every run has: pairs of key and value, as TOML.
+    pub policy: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// Three nodes behind proxies that withhold acknowledgements; reads as durable as writes.
+    pub fn redis() -> Self {
+        let policy = vec![("reads".to_owned(), "\"durable\"".to_owned())];
+        Self { nodes: 3, listener: "protocol = \"redis\"".to_owned(), policy }
+    }
+
+    /// The same behind proxies that only carry bytes: nothing is withheld.
+    pub fn tcp() -> Self {
+        Self { nodes: 3, listener: "protocol = \"tcp\"".to_owned(), policy: Vec::new() }
+    }
+
+    fn machines(&self) -> Vec<String> {
+        let named = |name: &str, count: usize| (1..=count).map(move |n| format!("{name}{n}")).collect::<Vec<_>>();
+        [named("consul", CONSULS), named("db", self.nodes), named("proxy", PROXIES)].concat()
+    }
+}
+
+/// The running group.
+#[derive(Debug)]
+pub struct Stage<'a> {
+    // In this order: what the clients asked for ends, then the processes, their disks, the folder.
+    background: Vec<Process>,
+    /// The processes.
+    pub rig: Rig,
+    disks: BTreeMap<String, Disk>,
+    folder: Option<TempDir>,
+    /// The machines.
+    pub net: &'a Net,
+}
+
+/// Makes the machines, starts a group on them and works with it from the clients' machine. Everything is gone after it.
+///
+/// # Errors
+/// Those of `work`; where namespaces are refused; when the group does not become whole.
+pub fn on_stage<T: Send>(setup: &Setup, work: impl AsyncFnOnce(&mut Stage) -> Result<T> + Send) -> Result<T> {
+    let net = Net::create(&setup.machines())?;
+    net.inside(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let mut stage = Stage::start(&net, setup).await?;
+            tokio::select! {
+                done = work(&mut stage) => done,
+                _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+            }
+        })
+    })
+}
+
+impl<'a> Stage<'a> {
+    async fn start(net: &'a Net, setup: &Setup) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("understudy-chaos-").tempdir()?;
+        let mut disks = BTreeMap::new();
+        for name in (1..=setup.nodes).map(|n| format!("db{n}")) {
+            let at = folder.path().join(&name).join("redis");
+            disks.insert(name, Disk::mount(net, at, DISK_MIB)?);
+        }
+        let mut builder = Rig::builder(understudy_binary()?)
+            .folder(folder.path())
+            .hosts(net.hosts().clone())
+            .consuls(CONSULS)
+            .nodes(setup.nodes)
+            .proxies(PROXIES)
+            .listener(&setup.listener)
+            .policy("flap_pause", "\"1s\"")
+            .policy("hang_after", "\"2s\"");
+        for (key, value) in &setup.policy {
+            builder = builder.policy(key, value);
+        }
+        let rig = builder.start().await?;
+        Ok(Self { background: Vec::new(), rig, disks, folder: Some(folder), net })
+    }
+
+    /// The names of all machines but the clients'.
+    pub fn machines(&self) -> Vec<&str> {
+        self.net.hosts().keys().map(String::as_str).filter(|name| *name != super::net::CLIENTS).collect()
+    }
+
+    /// A node's disk.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn disk(&self, node: &str) -> Result<&Disk> {
+        self.disks.get(node).with_context(|| format!("no node {node}"))
+    }
+
+    /// Asks for a planned switchover as an operator would, and does not wait for what becomes of it.
+    ///
+    /// # Errors
+    /// When the command cannot be started.
+    pub fn ask_switchover(&mut self) -> Result<()> {
+        let consul = self.rig.consul_address();
+        let args = ["switchover", self.rig.group(), "--consul", &consul];
+        let log = self.rig.folder().join("logs").join("switchover.log");
+        let process = Process::start("switchover", &understudy_binary()?, args, self.rig.folder(), &log)?;
+        self.background.retain_mut(|process| process.ended().is_none());
+        self.background.push(process);
+        Ok(())
+    }
+
+    /// Undoes every fault: the network is whole, disks have room, everyone is awake and who was killed is started.
+    ///
+    /// # Errors
+    /// When a process cannot be started.
+    pub fn heal(&mut self) -> Result<()> {
+        self.net.heal()?;
+        self.disks.values().for_each(Disk::empty);
+        self.rig.wake_all();
+        self.rig.start_consul()?;
+        Ok(self.rig.start_dead_agents()?)
+    }
+
+    /// Waits until the group is whole; who plays what then.
+    ///
+    /// # Errors
+    /// When it is not within `limit`, or an agent or proxy has ended by itself.
+    pub async fn whole(&self, limit: Duration) -> Result<Cast> {
+        let status = self.rig.wait_whole(limit).await;
+        if let Some(ended) = self.rig.first_ended() {
+            return Err(ended.into());
+        }
+        self.cast_of(&status?)
+    }
+
+    /// Waits until another node than `old` is the active master; the group's status then.
+    ///
+    /// # Errors
+    /// When nobody takes over within `limit`.
+    pub async fn taken_over(&self, old: &str, limit: Duration) -> Result<GroupStatus> {
+        let what = format!("another master than {old}");
+        Ok(self.rig.wait_until(&what, limit, |s| s.active_master().is_some_and(|m| m != old)).await?)
+    }
+
+    fn cast_of(&self, status: &GroupStatus) -> Result<Cast> {
+        cast_of(status).context("a whole group without a hot replica")
+    }
+
+    /// Leaves the folder with files, data and logs; where it is.
+    pub fn keep(&mut self) -> Option<PathBuf> {
+        let folder = self.folder.take()?.keep();
+        for node in self.disks.keys() {
+            // The disk itself goes with the stage.
+            let data = folder.join(node);
+            let _ = Command::new("cp").arg("-a").arg(data.join("redis")).arg(data.join("redis-kept")).status();
+        }
+        Some(folder)
+    }
+}
