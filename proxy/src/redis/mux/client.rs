@@ -53,6 +53,8 @@ pub(super) struct Flags {
     pub(super) closing: bool,
     /// Its side of the connection has ended.
     pub(super) ended: bool,
+    /// Half of a request is sent, the rest follows.
+    pub(super) streaming: bool,
     /// Its requests have waited for too long.
     pub(super) expired: bool,
 }

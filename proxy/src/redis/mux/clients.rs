@@ -33,7 +33,7 @@ impl Mux {
                     self.control.wanted_by(id);
                 }
             }
-            Kind::Dropped => return,
+            _ => return,
         }
         self.tell(id);
         let Some(client) = self.clients.get_mut(id) else { return };
@@ -101,7 +101,11 @@ impl Mux {
         let Some(client) = self.clients.get_mut(id) else { return };
         client.flags.ended = true;
         client.flags.paused = true;
-        if client.wait == Wait::Nothing {
+        // What waits at the server for somebody who has gone must not be carried out for nobody; half a request never is.
+        let session = client.session.as_ref();
+        if client.flags.streaming || session.is_some_and(|session| session.own.blocked > 0) {
+            self.close_client(id, false);
+        } else if client.wait == Wait::Nothing {
             self.finish(id);
         }
     }
@@ -137,6 +141,9 @@ impl Mux {
         self.counts.held -= u64::from(client.since.is_some());
         self.spare.give(client.input);
         self.leave_lane(client.lane);
+        if let (Some(link), Some(true)) = (client.link, client.session.map(|session| session.own.attached)) {
+            self.discard_link(link);
+        }
         true
     }
 

@@ -2,6 +2,7 @@
 
 use super::api::{Acks, Destination, Heading};
 use super::ids::{ClientId, LinkId};
+use super::lanes::FIRST;
 use super::link::Kind;
 use super::{Event, Mux};
 use crate::redis::commands::Commands;
@@ -64,8 +65,10 @@ impl Mux {
         let ids: Vec<ClientId> = self.clients.ids().collect();
         for id in ids {
             let Some(client) = self.clients.get_mut(id) else { continue };
+            let own = client.session.as_mut().map(|session| std::mem::take(&mut session.own));
             client.link = None;
-            if client.in_flight > 0 || !client.output.is_empty() {
+            let bound = own.is_some_and(|own| own.attached);
+            if bound || client.in_flight > 0 || !client.output.is_empty() {
                 self.counts.unknown += 1;
                 self.close_client(id, true);
             }
@@ -82,7 +85,7 @@ impl Mux {
             for mut track in std::mem::take(&mut lane.tracks) {
                 self.wakes.append(&mut track.waiting);
             }
-            lanes.extend((lane.clients > 0).then_some(id));
+            lanes.extend((lane.clients > 0 || id == FIRST).then_some(id));
         }
         self.new_control();
         if !self.places.is_empty() {

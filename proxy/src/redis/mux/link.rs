@@ -2,6 +2,7 @@
 
 use super::ids::ClientId;
 use super::lanes::LaneId;
+use super::own_replies::Passing;
 use super::prepare::Preparation;
 use crate::redis::scan::ReplyScan;
 use std::collections::VecDeque;
@@ -21,6 +22,12 @@ pub(super) struct Link {
     pub(super) output: Outgoing,
     /// Whose replies come next, as runs.
     pub(super) pending: VecDeque<Run>,
+    /// The connection's name at the server, if a client gave it one.
+    pub(super) name: Vec<u8>,
+    /// It has something about it that the next client must not get.
+    pub(super) dirty: bool,
+    /// The frame that is passed on in pieces.
+    pub(super) passing: Option<Passing>,
     /// The connection's number at the server, if it was asked for.
     pub(super) number: Option<u64>,
 }
@@ -64,6 +71,18 @@ pub(super) enum Kind {
     Withheld,
     /// Read and thrown away: the client wants none.
     Dropped,
+    /// Within a transaction: `+QUEUED` is passed on; anything else may be the outcome of a write.
+    Queued { withheld: bool },
+    /// The outcome of a transaction.
+    Exec { withheld: bool },
+    /// The end of a transaction that was spoiled here: the client is told so.
+    Aborted,
+    /// From a command that may wait at the server.
+    Blocked { withheld: bool },
+    /// The server agrees to what the client wants to become, or does not.
+    Enter,
+    /// One of the frames that confirm subscriptions.
+    Confirm,
 }
 
 impl Link {
@@ -77,6 +96,9 @@ impl Link {
             input: Vec::new(),
             output: Outgoing::default(),
             pending: VecDeque::new(),
+            name: Vec::new(),
+            dirty: false,
+            passing: None,
             number: None,
         }
     }
@@ -92,7 +114,10 @@ impl Link {
     pub(super) fn expect(&mut self, run: Run) {
         match self.pending.back_mut() {
             _ if run.count == 0 => {}
-            Some(last) if last.client == run.client && last.kind == run.kind => last.count += run.count,
+            // The confirmations of one request are refused by one error.
+            Some(last) if last.client == run.client && last.kind == run.kind && run.kind != Kind::Confirm => {
+                last.count += run.count;
+            }
             _ => self.pending.push_back(run),
         }
     }

@@ -109,6 +109,9 @@ impl Mux {
                 track.retry.succeeded();
                 track.refused = None;
                 track.trouble = None;
+                if matches!(purpose, Purpose::Own(..)) {
+                    return self.own_ready(id, lane, at);
+                }
                 track.shared = Shared::Ready(id);
                 self.wakes.append(&mut track.waiting);
             }
@@ -141,7 +144,7 @@ impl Mux {
     }
 
     /// Closes a link over which nobody waits for anything.
-    fn discard_link(&mut self, id: LinkId) {
+    pub(super) fn discard_link(&mut self, id: LinkId) {
         if self.unlist_link(id).is_some() {
             self.events.push_back(Event::CloseLink(id));
         }
@@ -165,6 +168,10 @@ impl Mux {
                 self.counts.unknown += 1;
                 self.close_client(run.client, true);
             }
+        }
+        if let Purpose::Own(_, Some(client)) = link.purpose {
+            // What bound the client to the link is gone with it.
+            self.close_client(client, true);
         }
         match link.purpose {
             Purpose::Shared(lane) | Purpose::Own(lane, _) if !link.retired => {

@@ -16,11 +16,16 @@ mod ids;
 mod lanes;
 mod link;
 mod links;
+mod local;
 mod output;
+mod own;
+mod own_replies;
+mod own_requests;
 mod prepare;
 mod replies;
 mod requests;
 mod session;
+mod subscriptions;
 mod timers;
 
 #[cfg(test)]
@@ -241,7 +246,7 @@ impl Mux {
 
     /// Whether nothing of the present epoch is in flight or withheld. While the heading is held, nothing new is sent.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.in_flight == 0 && self.counts.withheld == 0
+        self.in_flight == 0 && self.counts.withheld == 0 && !self.is_in_transaction()
     }
 
     /// Totals since the start, and how things stand.

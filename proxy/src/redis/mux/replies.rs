@@ -48,7 +48,8 @@ impl Mux {
                 Stage::Ready => {
                     let used = match link.purpose {
                         Purpose::Control => self.control_answers(id, &bytes[at..]),
-                        Purpose::Shared(_) | Purpose::Own(..) => self.next_run(id, &bytes[at..]),
+                        Purpose::Shared(_) => self.next_run(id, &bytes[at..]),
+                        Purpose::Own(..) => self.own_frame(id, &bytes[at..]),
                     };
                     if used == 0 {
                         return at;
@@ -103,7 +104,7 @@ impl Mux {
 
     /// So many replies have come whole.
     #[inline]
-    fn answered(&mut self, id: LinkId, run: Run) {
+    pub(super) fn answered(&mut self, id: LinkId, run: Run) {
         if let Some(client) = self.clients.get_mut(run.client) {
             client.in_flight -= run.count;
             match client.wait {

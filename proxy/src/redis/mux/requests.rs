@@ -7,15 +7,16 @@ use super::client::Wait;
 use super::ids::{ClientId, LinkId};
 use super::lanes::{LaneId, Shared};
 use super::link::{Kind, Purpose, Run};
+use super::session::Replies;
 use super::timers::Timer;
 use super::{Event, Mux};
-use crate::redis::commands::Class;
+use crate::redis::commands::{Class, Session, Transaction};
 use crate::redis::inline;
 use crate::redis::scan::{FoundRequest, Malformed};
 use crate::redis::view::Request;
 
 /// Replies that one client may wait for.
-const IN_FLIGHT: u32 = 1_024;
+pub(super) const IN_FLIGHT: u32 = 1_024;
 
 /// A client that has waited for room goes on when so few are left that it can send many again.
 pub(super) const RESUMED_BELOW: u32 = IN_FLIGHT / 2;
@@ -102,6 +103,14 @@ impl Mux {
     fn pump(&mut self, id: ClientId, bytes: &[u8]) -> usize {
         let mut at = 0;
         loop {
+            if self.clients.get(id).is_some_and(|client| client.flags.streaming) {
+                let used = self.stream(id, &bytes[at..]);
+                at += used;
+                if used == 0 || at == bytes.len() {
+                    return at;
+                }
+                continue;
+            }
             let (used, end) = self.forward(id, &bytes[at..]);
             at += used;
             if end == Straight::Half || at == bytes.len() {
@@ -182,7 +191,7 @@ impl Mux {
                 Ok(None) => Some(len),
                 Err(malformed) => self.malformed(id, malformed),
             },
-            Ok(FoundRequest::Big) => self.malformed(id, Malformed::Length),
+            Ok(FoundRequest::Big) => self.begin_big(id, bytes).then_used(0),
             Err(malformed) => self.malformed(id, malformed),
         }
     }
@@ -198,10 +207,30 @@ impl Mux {
 
     /// Takes one whole request.
     fn request(&mut self, id: ClientId, bytes: &[u8]) -> Taken {
-        match self.class(id, bytes) {
-            Class::Read => self.share(id, bytes, self.kinds.read),
-            Class::Write => self.share(id, bytes, self.kinds.write),
-            Class::Harmless => self.share(id, bytes, Kind::Free),
+        let class = self.class(id, bytes);
+        let skips = self.clients.get(id).and_then(|client| Some(client.session.as_ref()?.replies == Replies::ButNext));
+        let taken = match self.own_link(id) {
+            Some(link) => self.own_request(id, link, bytes, class),
+            None => self.route(id, bytes, class),
+        };
+        if taken == Taken::Yes
+            && skips == Some(true)
+            && class != Class::Session(Session::ClientReply)
+            && let Some(client) = self.clients.get_mut(id)
+        {
+            client.session().replies = Replies::All;
+        }
+        taken
+    }
+
+    /// Takes one request of a client that shares its link.
+    fn route(&mut self, id: ClientId, bytes: &[u8], class: Class) -> Taken {
+        match class {
+            Class::Read | Class::Write | Class::Harmless => self.share(id, bytes, class),
+            // The server says what is wrong with it, or that it is fine.
+            Class::Transaction(Transaction::Exec | Transaction::Discard | Transaction::Unwatch) => {
+                self.share(id, bytes, class)
+            }
             Class::Refused(refusal) => {
                 self.counts.refused += 1;
                 self.local(id, format!("-ERR {refusal}\r\n").as_bytes())
@@ -210,14 +239,15 @@ impl Mux {
                 self.close_client(id, false);
                 Taken::NotYet
             }
-            Class::Session(_) | Class::Blocking(_) | Class::Transaction(_) | Class::PubSub(_) | Class::Pinning => {
-                self.local(id, b"-ERR understudy: this command is not carried yet\r\n")
+            Class::Session(verb) => self.about_itself(id, bytes, verb),
+            Class::Blocking(_) | Class::Transaction(_) | Class::PubSub(_) | Class::Pinning => {
+                self.on_own(id, bytes, class)
             }
         }
     }
 
     /// What a request is, as far as its destination has told.
-    fn class(&mut self, id: ClientId, bytes: &[u8]) -> Class {
+    pub(super) fn class(&mut self, id: ClientId, bytes: &[u8]) -> Class {
         let place = self.place_of(id).and_then(|at| self.places.get_mut(at)?.as_mut());
         let request = Request::new(bytes);
         match place {
@@ -230,7 +260,8 @@ impl Mux {
     }
 
     /// Sends one request over the lane's shared link.
-    fn share(&mut self, id: ClientId, bytes: &[u8], kind: Kind) -> Taken {
+    fn share(&mut self, id: ClientId, bytes: &[u8], class: Class) -> Taken {
+        let kind = self.kind_of(class);
         let Some(client) = self.clients.get_mut(id) else { return Taken::NotYet };
         if client.in_flight >= IN_FLIGHT {
             client.wait = Wait::Room;
@@ -255,6 +286,8 @@ impl Mux {
     /// Sends one request.
     pub(super) fn send(&mut self, id: ClientId, link_id: LinkId, bytes: &[u8], kind: Kind) {
         let (Some(client), Some(link)) = (self.clients.get_mut(id), self.links.get_mut(link_id)) else { return };
+        let muted = client.session.as_ref().is_some_and(|session| session.is_muted());
+        let kind = if muted && matches!(kind, Kind::Free | Kind::Withheld) { Kind::Dropped } else { kind };
         link.output.buffer().extend_from_slice(bytes);
         link.expect(Run { client: id, count: 1, kind });
         client.in_flight += 1;
@@ -308,7 +341,7 @@ impl Mux {
     }
 
     /// The client waits for a link of a lane, or for somewhere to go, until `hold` has passed.
-    fn wait_for_link(&mut self, id: ClientId, lane: Option<(LaneId, usize)>) -> Way {
+    pub(super) fn wait_for_link(&mut self, id: ClientId, lane: Option<(LaneId, usize)>) -> Way {
         let Some(client) = self.clients.get_mut(id) else { return Way::Waits };
         if client.flags.expired {
             self.counts.expired += 1;
@@ -334,7 +367,7 @@ impl Mux {
     }
 
     /// A request was sent, or refused: the next one waits anew.
-    fn not_held(&mut self, id: ClientId) {
+    pub(super) fn not_held(&mut self, id: ClientId) {
         if let Some(client) = self.clients.get_mut(id)
             && client.since.take().is_some()
         {
@@ -348,14 +381,18 @@ impl Mux {
             return Taken::NotYet;
         }
         self.not_held(id);
-        self.answer(id, bytes);
+        let session = self.clients.get(id).and_then(|client| client.session.as_ref());
+        if !session.is_some_and(|session| session.is_muted()) {
+            self.answer(id, bytes);
+        }
         Taken::Yes
     }
 
     /// Whether nothing of the client is in flight; if something is, it waits for the end of that.
     pub(super) fn is_drained(&mut self, id: ClientId) -> bool {
+        let amid_frame = self.is_amid_frame(id);
         let Some(client) = self.clients.get_mut(id) else { return false };
-        let drained = client.in_flight == 0;
+        let drained = client.in_flight == 0 && !amid_frame;
         if !drained {
             client.wait = Wait::Drained;
         }

@@ -1,5 +1,7 @@
 //! The multiplexer in a small world of its own: clients and servers that are byte strings.
 
 mod durable;
+mod own;
+mod session;
 mod straight;
 mod world;
