@@ -92,6 +92,8 @@ pub(super) struct Worker<'s> {
     tally: Tally,
     /// Accepting has failed and is tried again then.
     accept_at: Option<Millis>,
+    /// It was told that accepting fails, and has not succeeded since.
+    told: bool,
 }
 
 #[derive(Debug)]
@@ -162,6 +164,7 @@ impl<'s> Worker<'s> {
             voice,
             tally,
             accept_at: None,
+            told: false,
         }
     }
 
@@ -371,6 +374,7 @@ impl Worker<'_> {
         let Some(listener) = &self.site.listener else { return false };
         match rustix::net::accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
             Ok(socket) => {
+                self.told = false;
                 self.admit(socket.into(), now);
                 true
             }
@@ -378,7 +382,9 @@ impl Worker<'_> {
             Err(error) if concerns_one_client(&error.into()) => true,
             Err(error) => {
                 // Out of descriptors or memory: at once it would fail at once.
-                warn!(group = %self.site.redis.group.name, %error, "cannot accept clients; trying again");
+                if !std::mem::replace(&mut self.told, true) {
+                    warn!(group = %self.site.redis.group.name, %error, "cannot accept clients; trying again");
+                }
                 self.accept_at = Some(now.plus(u64::try_from(ACCEPT_PAUSE.as_millis()).unwrap_or(u64::MAX)));
                 false
             }

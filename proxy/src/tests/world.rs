@@ -57,7 +57,11 @@ impl Front {
     }
 
     pub(super) async fn start_with(role: ListenerRole, hold: Duration, drain_limit: Duration) -> Self {
-        let proxy = Proxy::bind(config("127.0.0.1:0", role, hold)).await.expect("free ports");
+        Self::start_of(config("127.0.0.1:0", role, hold), drain_limit).await
+    }
+
+    pub(super) async fn start_of(config: ProxyConfig, drain_limit: Duration) -> Self {
+        let proxy = Proxy::bind(config).await.expect("free ports");
         let (address, http) = (proxy.addresses()[0], proxy.http_address().expect("bound"));
         let group = proxy.groups[&"g".into()].clone();
         let stop = Stop::new();
