@@ -6,6 +6,8 @@
 //! no later than the instant it named; carry its effect out and hand the result in with [`Step::done`], whatever it is;
 //! send [`Step::beat`] to every peer every [`BEAT_EVERY_MS`], and at once when [`Step::news`] has changed.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod observed;
 
 pub use observed::{Asking, Event, Sighting};
