@@ -3,8 +3,6 @@
 CARGO ?= cargo
 RUNS ?= 10
 SEEDS ?= 200
-TARGET ?= requests
-SECONDS ?= 180
 IDLE_SECONDS ?= 60
 BUSY_MINUTES ?= 10
 ENGINE ?= redis
@@ -12,7 +10,7 @@ ENGINE ?= redis
 TEST_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests build demo test check bench-failover bench-idle simulate chaos fuzz clean
+.PHONY: help setup setup-tests build demo test check bench-failover bench-idle simulate chaos clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,12 +59,6 @@ chaos: setup-tests ## random faults upon real processes, as root; ENGINE=redis R
 	@$(CARGO) build --release --locked -q -p understudy -p understudy-tests
 	@target/release/chaos --engine $(ENGINE) --runs $(RUNS) $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(FAULTS),--faults $(FAULTS)) $(if $(PROTOCOL),--protocol $(PROTOCOL))
-
-fuzz: ## random bytes into a parser; TARGET=requests|replies|info|messages|documents|config SECONDS=180
-	@command -v cargo-fuzz >/dev/null 2>&1 || { echo "cargo-fuzz is not installed: cargo install cargo-fuzz" >&2; exit 1; }
-	@mkdir -p fuzz/corpus/$(TARGET)
-	@cd fuzz && RUSTC_BOOTSTRAP=1 nice -n 10 $(CARGO) fuzz run --sanitizer none $(TARGET) corpus/$(TARGET) seeds/$(TARGET) -- \
-		-max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=1024
 
 clean: ## remove what was built
 	$(CARGO) clean

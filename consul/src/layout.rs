@@ -319,7 +319,6 @@ mod tests {
             }),
             replica: None,
             previous: None,
-            fsync: false,
             switchover: None,
         }
     }

@@ -6,7 +6,7 @@
 
 mod error;
 mod folder;
-pub(crate) mod redis;
+mod redis;
 mod supervise;
 
 use std::future::Future;

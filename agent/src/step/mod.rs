@@ -6,8 +6,6 @@
 //! no later than the instant it named; carry its effect out and hand the result in with [`Step::done`], whatever it is;
 //! send [`Step::beat`] to every peer every [`BEAT_EVERY_MS`], and at once when [`Step::news`] has changed.
 
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) mod fuzzing;
 mod observed;
 
 pub use observed::{Asking, Event, Sighting};
@@ -126,7 +124,6 @@ fn is_no_news(before: &Engine, now: &Engine) -> bool {
         && old.role == new.role
         && marked(old) == marked(new)
         && old.persisted == new.persisted
-        && old.fsync == new.fsync
         && old.loading == new.loading
         && old.channel == new.channel
         && old.quiesced == new.quiesced
@@ -144,8 +141,6 @@ pub struct Step {
     observed: Observed,
     must_read: bool,
     in_flight: bool,
-    /// A database is being told that its disk may lag: whatever it says of itself meanwhile may not be true any more.
-    loosening: bool,
     not_before: Millis,
     /// What is being answered with yes.
     taking_on: Option<CommandOp>,
@@ -176,7 +171,6 @@ impl Step {
             observed: Observed::new(now),
             must_read: false,
             in_flight: false,
-            loosening: false,
             not_before: Millis::default(),
             taking_on: None,
             start_backoff: START_BACKOFF_MS.0,
@@ -190,11 +184,8 @@ impl Step {
     }
 
     /// Takes in something that arrived.
-    pub fn handle(&mut self, now: Millis, mut event: Event) {
+    pub fn handle(&mut self, now: Millis, event: Event) {
         self.observed.awake(&mut self.known, now);
-        if let (Event::Engine(Engine::Up(status)), true) = (&mut event, self.loosening) {
-            status.fsync = false;
-        }
         if let Event::Engine(engine) = &event {
             self.engine_changed(now, engine);
         }
@@ -235,7 +226,7 @@ impl Step {
 
     /// Takes in what became of the effect that `poll` gave.
     pub fn done(&mut self, now: Millis, done: Done) {
-        (self.in_flight, self.loosening) = (false, false);
+        self.in_flight = false;
         match done {
             Done::Read(Some(view)) => {
                 self.must_read = false;
@@ -473,10 +464,6 @@ impl Step {
         if let What::Engine(EngineOp::Channel { .. }) = what {
             // While it is under way the database may show the new name already, and the password here is the old one.
             self.known.channel = None;
-        }
-        if let (What::Engine(EngineOp::Fsync(false)), Engine::Up(status)) = (&what, &mut self.known.engine) {
-            self.loosening = true;
-            status.fsync = false;
         }
         self.in_flight = true;
         self.draw(); // Each effect has texts of its own.

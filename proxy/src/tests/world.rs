@@ -162,7 +162,6 @@ pub(super) fn record(epoch: u64, seq: u64, phase: Phase, master: Option<(&str, S
         }),
         replica: None,
         previous: None,
-        fsync: false,
         switchover: None,
     }
 }

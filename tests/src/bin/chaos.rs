@@ -2,6 +2,7 @@
 
 use clap::{Parser, ValueEnum};
 use std::process::ExitCode;
+use std::time::Duration;
 use understudy_tests::chaos::{Fault, Plan, Report, Setup, run};
 use understudy_tests::history::Promises;
 
@@ -64,7 +65,7 @@ fn main() -> anyhow::Result<ExitCode> {
 
 fn plan(arguments: &Arguments, seed: u64) -> Plan {
     let (setup, promises) = match arguments.protocol {
-        Protocol::Redis => (Setup::redis(), Promises { reads: true, order: true }),
+        Protocol::Redis => (Setup::redis(), Promises { reads: false, order: true }),
         Protocol::Tcp => (Setup::tcp(), Promises::default()),
     };
     Plan {
@@ -73,6 +74,7 @@ fn plan(arguments: &Arguments, seed: u64) -> Plan {
         together: arguments.together,
         failovers: arguments.failovers,
         rounds: arguments.rounds,
+        time: Duration::MAX,
         clients: arguments.clients,
         setup,
         promises,

@@ -26,6 +26,9 @@ const LONG: Duration = Duration::from_secs(15);
 /// How many registers there are at a time.
 const REGISTERS: u64 = 4;
 
+/// Often enough that nobody waits for it.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// Keys read back in one request.
 const BATCH: usize = 500;
 
@@ -56,7 +59,8 @@ struct Shared {
     stop: AtomicBool,
     /// Registers are left behind for fresh ones from time to time, so that no history of one grows long.
     generation: AtomicU64,
-    acknowledged: AtomicU64,
+    /// Writes acknowledged so far, by the place of the server that the client is at.
+    acknowledged: Vec<AtomicU64>,
     /// When the last write was acknowledged, in microseconds.
     last: AtomicU64,
     /// The longest time without an acknowledgement, in microseconds.
@@ -71,7 +75,7 @@ impl Load {
             began: Instant::now(),
             stop: AtomicBool::new(false),
             generation: AtomicU64::new(0),
-            acknowledged: AtomicU64::new(0),
+            acknowledged: servers.iter().map(|_| AtomicU64::new(0)).collect(),
             last: AtomicU64::new(0),
             gap: AtomicU64::new(0),
         });
@@ -83,16 +87,25 @@ impl Load {
             };
             let patience = if index % 3 == 0 { LONG } else { SHORT };
             let shared = shared.clone();
-            let client = Client { index, part, server: *server, patience, shared, connection: None, number: 0 };
+            let client = Client {
+                index,
+                part,
+                place: index % servers.len(),
+                server: *server,
+                patience,
+                shared,
+                connection: None,
+                number: 0,
+            };
             thread::spawn(move || client.work())
         };
         let clients = (0..clients).zip(servers.iter().cycle()).map(start).collect();
         Self { shared, clients }
     }
 
-    /// Writes acknowledged so far.
-    pub fn acknowledged(&self) -> u64 {
-        self.shared.acknowledged.load(Ordering::Relaxed)
+    /// Writes acknowledged so far, by server.
+    fn acknowledged(&self) -> Vec<u64> {
+        self.shared.acknowledged.iter().map(|count| count.load(Ordering::Relaxed)).collect()
     }
 
     /// The longest time in which no write at all was acknowledged, since this was last asked; and fresh registers.
@@ -103,25 +116,35 @@ impl Load {
         Duration::from_micros(self.shared.gap.swap(0, Ordering::Relaxed).max(open))
     }
 
-    /// Waits until `count` more writes are acknowledged.
+    /// Waits until `count` more writes are acknowledged at each server.
     ///
     /// # Errors
     /// When they are not within `limit`.
     pub async fn wait_for(&self, count: u64, limit: Duration) -> Result<()> {
-        let (from, deadline) = (self.acknowledged(), Instant::now() + limit);
-        while self.acknowledged() < from + count {
-            let got = self.acknowledged() - from;
-            anyhow::ensure!(
-                Instant::now() < deadline,
-                "{got} of {count} writes were acknowledged in {} s",
-                limit.as_secs()
-            );
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        Ok(())
+        self.wait(limit, |got| got.iter().all(|got| *got >= count)).await
     }
 
-    /// Ends the clients, reads back every key at `server`, and gives the whole history.
+    /// Waits until `count` more writes are acknowledged at the server of this place.
+    ///
+    /// # Errors
+    /// When they are not within `limit`.
+    pub async fn wait_at(&self, place: usize, count: u64, limit: Duration) -> Result<()> {
+        self.wait(limit, |got| got.get(place).is_some_and(|got| *got >= count)).await
+    }
+
+    async fn wait(&self, limit: Duration, enough: impl Fn(&[u64]) -> bool) -> Result<()> {
+        let (from, deadline) = (self.acknowledged(), Instant::now() + limit);
+        loop {
+            let got: Vec<u64> = self.acknowledged().iter().zip(&from).map(|(now, from)| now - from).collect();
+            if enough(&got) {
+                return Ok(());
+            }
+            anyhow::ensure!(Instant::now() < deadline, "writes acknowledged in {} s: {got:?}", limit.as_secs());
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Ends the clients, reads back every key at the database `server`, and gives the whole history.
     ///
     /// # Errors
     /// When the keys cannot be read back.
@@ -186,8 +209,8 @@ impl Shared {
         u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    fn acknowledge(&self, at: u64) {
-        self.acknowledged.fetch_add(1, Ordering::Relaxed);
+    fn acknowledge(&self, place: usize, at: u64) {
+        self.acknowledged[place].fetch_add(1, Ordering::Relaxed);
         let before = self.last.fetch_max(at, Ordering::Relaxed);
         self.gap.fetch_max(at.saturating_sub(before), Ordering::Relaxed);
     }
@@ -196,6 +219,7 @@ impl Shared {
 struct Client {
     index: usize,
     part: Part,
+    place: usize,
     server: SocketAddr,
     patience: Duration,
     shared: Arc<Shared>,
@@ -247,7 +271,7 @@ impl Client {
         if answered.is_err() {
             self.connection = None;
         } else if done.outcome == Outcome::Acknowledged && !reads {
-            self.shared.acknowledge(done.end);
+            self.shared.acknowledge(self.place, done.end);
         }
         done
     }

@@ -8,6 +8,7 @@ mod fault;
 mod load;
 mod net;
 mod run;
+mod sentinel;
 mod stage;
 
 pub use client::{Connection, Reply};
@@ -15,4 +16,5 @@ pub use fault::Fault;
 pub use load::Load;
 pub use net::{Disk, Net};
 pub use run::{Plan, Report, run};
-pub use stage::{Setup, Stage, on_stage};
+pub use sentinel::Sentinels;
+pub use stage::{Setup, Stage, on_net, on_stage};

@@ -2,7 +2,7 @@
 
 use super::fault::Fault;
 use super::load::Load;
-use super::stage::{Setup, Stage, on_stage};
+use super::stage::{Setup, Stage, WHOLE_WITHIN, on_stage};
 use crate::history::{Promises, Verdict};
 use crate::real::Cast;
 use crate::sim::rng::Rng;
@@ -10,10 +10,6 @@ use anyhow::{Context, Result};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-/// How long a group may take to be whole after all faults are undone. The agent of a node that died waits up to 25 s for
-/// its former session to end, and one whose Consul came back a while longer.
-const WHOLE_WITHIN: Duration = Duration::from_secs(120);
 
 /// Writes that show that the group is open again.
 const SWING: u64 = 100;
@@ -29,8 +25,10 @@ pub struct Plan {
     pub together: u64,
     /// The run ends with the round that reaches so many failovers,
     pub failovers: u64,
-    /// or after so many rounds.
+    /// or after so many rounds,
     pub rounds: u64,
+    /// or with the round in which this time is over.
+    pub time: Duration,
     /// How many clients.
     pub clients: usize,
     /// What the group is like.
@@ -101,7 +99,7 @@ impl fmt::Display for Report {
 }
 
 async fn play(plan: &Plan, stage: &mut Stage<'_>) -> Result<Report> {
-    let mut rng = Rng::new(plan.seed);
+    let (begun, mut rng) = (Instant::now(), Rng::new(plan.seed));
     let load = Load::start(plan.clients, &stage.rig.proxy_addrs());
     load.wait_for(SWING, WHOLE_WITHIN).await.context("before any fault")?;
     load.turn();
@@ -116,7 +114,7 @@ async fn play(plan: &Plan, stage: &mut Stage<'_>) -> Result<Report> {
     };
     let mut cast = stage.whole(WHOLE_WITHIN).await?;
     for number in 1..=plan.rounds {
-        if report.failovers >= plan.failovers {
+        if report.failovers >= plan.failovers || begun.elapsed() > plan.time {
             break;
         }
         match round(plan, stage, &load, &cast, &mut rng).await {
@@ -132,20 +130,14 @@ async fn play(plan: &Plan, stage: &mut Stage<'_>) -> Result<Report> {
             }
         }
     }
-    judge(plan, stage, load, &mut report);
+    match stage.judge(load, plan.promises).await {
+        Ok(verdict) => report.verdict = Some(verdict),
+        Err(error) => drop(report.failure.get_or_insert_with(|| format!("{error:#}"))),
+    }
     if !report.is_clean() {
         report.kept = stage.keep();
     }
     Ok(report)
-}
-
-fn judge(plan: &Plan, stage: &Stage<'_>, load: Load, report: &mut Report) {
-    match load.finish(stage.rig.proxy_addr()) {
-        Ok(history) => report.verdict = Some(Verdict::of(&history, plan.promises)),
-        Err(error) => {
-            report.failure.get_or_insert_with(|| format!("{error:#}"));
-        }
-    }
 }
 
 fn tell(plan: &Plan, report: &mut Report, line: String) {

@@ -1,6 +1,8 @@
 //! A group on machines of its own: three servers of Consul, the nodes, each with a small disk, and two proxies.
 
+use super::load::Load;
 use super::net::{Disk, Net};
+use crate::history::{Promises, Verdict};
 use crate::real::{Cast, cast_of};
 use anyhow::{Context, Result};
 use cli::page::GroupStatus;
@@ -10,9 +12,14 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Of each node's database. Room for a run's writes, and soon full.
 const DISK_MIB: u32 = 192;
+
+/// How long a group may take to be whole after all faults are undone. The agent of a node that died waits up to 25 s for
+/// its former session to end, and one whose Consul came back a while longer.
+pub(super) const WHOLE_WITHIN: Duration = Duration::from_secs(120);
 
 const CONSULS: usize = 3;
 const PROXIES: usize = 2;
@@ -31,7 +38,7 @@ pub struct Setup {
 impl Setup {
     /// Three nodes behind proxies that withhold acknowledgements; reads as durable as writes.
     pub fn redis() -> Self {
-        let policy = vec![("reads".to_owned(), "\"durable\"".to_owned())];
+        let policy = Vec::new();
         Self { nodes: 3, listener: "protocol = \"redis\"".to_owned(), policy }
     }
 
@@ -64,14 +71,23 @@ pub struct Stage<'a> {
 /// # Errors
 /// Those of `work`; where namespaces are refused; when the group does not become whole.
 pub fn on_stage<T: Send>(setup: &Setup, work: impl AsyncFnOnce(&mut Stage) -> Result<T> + Send) -> Result<T> {
-    let net = Net::create(&setup.machines())?;
+    on_net(&setup.machines(), async |net| work(&mut Stage::start(net, setup).await?).await)
+}
+
+/// Makes machines and works from the clients' one. Everything is gone after it.
+///
+/// # Errors
+/// Those of `work`, and where namespaces are refused.
+pub fn on_net<T: Send>(machines: &[String], work: impl AsyncFnOnce(&Net) -> Result<T> + Send) -> Result<T> {
+    let net = Net::create(machines)?;
     net.inside(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let mut stage = Stage::start(&net, setup).await?;
+            let mut terminated = signal(SignalKind::terminate())?;
             tokio::select! {
-                done = work(&mut stage) => done,
+                done = work(&net) => done,
                 _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+                _ = terminated.recv() => anyhow::bail!("terminated"),
             }
         })
     })
@@ -159,6 +175,15 @@ impl<'a> Stage<'a> {
     pub async fn taken_over(&self, old: &str, limit: Duration) -> Result<GroupStatus> {
         let what = format!("another master than {old}");
         Ok(self.rig.wait_until(&what, limit, |s| s.active_master().is_some_and(|m| m != old)).await?)
+    }
+
+    /// Ends the load and judges it by what the master holds, asked without any proxy in between.
+    ///
+    /// # Errors
+    /// When there is no master, or it does not give back what was written.
+    pub async fn judge(&self, load: Load, promises: Promises) -> Result<Verdict> {
+        let master = self.rig.redis_addr(&self.whole(WHOLE_WITHIN).await?.master)?;
+        Ok(Verdict::of(&load.finish(master)?, promises))
     }
 
     fn cast_of(&self, status: &GroupStatus) -> Result<Cast> {

@@ -165,16 +165,6 @@ pub(crate) fn alone_only_on_disk(consul: &Consul, n: usize, p: &Process, sync: b
     ensure(p.fsync, || format!("n{} acknowledges alone, and its disk lags (invariant 8)", n + 1))
 }
 
-/// Invariant 6: while a certificate says that a disk holds every write, it does.
-pub(crate) fn disks_hold_what_is_promised(consul: &Consul, n: usize, p: &Process) -> Result<(), String> {
-    let Some(record) = consul.truth() else { return Ok(()) };
-    let Some(replica) = record.replica.as_ref().filter(|r| r.certificate.fsync) else { return Ok(()) };
-    let named = replica.id == name(n) && replica.certificate.incarnation == p.incarnation;
-    ensure(p.fsync || !(named || is_recorded_master(record, n, p)), || {
-        format!("record {} says that n{}'s disk holds every write, and it lags (invariant 6)", record.stamp(), n + 1)
-    })
-}
-
 impl World {
     /// Everything that has to hold whenever the record has changed.
     pub(crate) fn record_changed(&mut self, before: Option<&Record>) {

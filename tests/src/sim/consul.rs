@@ -122,14 +122,6 @@ impl Consul {
         true
     }
 
-    /// An operator changes what the disks are to promise.
-    pub(crate) fn toggle_fsync(&mut self) -> Option<bool> {
-        let policy = self.policy.as_mut()?;
-        policy.fsync = !policy.fsync;
-        self.index += 1;
-        Some(policy.fsync)
-    }
-
     /// The record as it was `ago` versions before, as after `consul snapshot restore`. It gets an index that nobody has
     /// decided on: a transaction that is under way for longer than a restore takes is not modelled.
     pub(crate) fn roll_back(&mut self, ago: usize) -> bool {

@@ -368,11 +368,8 @@ impl World {
         }
         let keeps = exclusive && self.bug == Some(Bug::ChannelNotExclusive);
         let candidate = self.redis(n, run).and_then(|p| p.downstream.first().map(|d| d.node));
-        if let Some(p) = self.redis(n, run) {
-            p.former_secret.clone_from(&p.secret);
-            if !keeps {
-                secret.clone_into(&mut p.secret);
-            }
+        if let Some(p) = self.redis(n, run).filter(|_| !keeps) {
+            secret.clone_into(&mut p.secret);
         }
         if let Some(agent) = self.agent(n, boot) {
             agent.adapter.channel = Some((run, name.clone()));
@@ -395,8 +392,7 @@ impl World {
     pub(crate) fn watch_need(&mut self, n: usize) {
         let Some(p) = &self.nodes[n].redis else { return };
         let waits = checks::waits_for_the_replica(&self.consul, n, p, self.sync());
-        let disks = checks::disks_hold_what_is_promised(&self.consul, n, p);
-        let result = waits.and(checks::alone_only_on_disk(&self.consul, n, p, self.sync())).and(disks);
+        let result = waits.and(checks::alone_only_on_disk(&self.consul, n, p, self.sync()));
         self.check(result);
     }
 }

@@ -126,7 +126,6 @@ impl World {
             Fault::Reinit => self.reinit(n),
             Fault::DiskFails => self.disk_fails(n),
             Fault::ConsulGoesBack => self.consul_goes_back(),
-            Fault::Fsync => self.change_fsync(),
         }
     }
 

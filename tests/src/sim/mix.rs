@@ -32,10 +32,9 @@ pub(crate) enum Fault {
     Reinit,
     DiskFails,
     ConsulGoesBack,
-    Fsync,
 }
 
-const FAULTS: [Fault; 25] = [
+const FAULTS: [Fault; 24] = [
     Fault::KillRedis,
     Fault::KillAgent,
     Fault::KillNode,
@@ -60,7 +59,6 @@ const FAULTS: [Fault; 25] = [
     Fault::Reinit,
     Fault::DiskFails,
     Fault::ConsulGoesBack,
-    Fault::Fsync,
 ];
 
 /// One seed's world.
@@ -108,7 +106,6 @@ impl Mix {
         let txn = [often(100), often(100), often(300)];
         let ambush = [often(300), often(20)];
         let (drop, slow, op_fails, late_views) = (often(100), often(50), often(60), often(100));
-        policy.fsync = rng.chance(250);
         let pace = [800_000, 2_000_000, 5_000_000][rng.index(3)];
         Self {
             nodes,

@@ -32,8 +32,6 @@ pub(crate) struct Process {
     pub(crate) quiesced: bool,
     /// The password others replicate with; one that nobody knows at boot.
     pub(crate) secret: String,
-    /// The one before, which candidates of earlier certifications still know.
-    pub(crate) former_secret: String,
     /// The password it replicates with.
     pub(crate) primary_auth: String,
     pub(crate) downstream: Vec<Downstream>,
@@ -106,7 +104,6 @@ impl Process {
             fsync_works: false,
             quiesced: false,
             secret,
-            former_secret: String::new(),
             primary_auth: String::new(),
             downstream: Vec::new(),
             waiters: Vec::new(),
