@@ -1,9 +1,10 @@
 //! What an operator asks of one node: to drain it, or to clone its copy anew. The node itself acts, and remembers what
 //! it has taken on.
 
-use super::{engine, switchover};
+use super::{engine, submit, switchover};
 use crate::decision::{Action, Decision, EngineOp, Reason};
 use crate::documents::{Command, CommandOp, Outcome, Phase, Record, Role};
+use crate::proposals;
 use crate::snapshot::{Duty, Snapshot};
 use crate::status::Engine;
 
@@ -28,15 +29,31 @@ fn take_on(s: &Snapshot, record: &Record) -> Option<Decision> {
     };
     let expired = command.expires_at <= s.wall;
     let allowed = if expired { Err("the request has expired".to_owned()) } else { allowed };
-    Some(match allowed {
-        Err(why) => switchover::refuse(command, *index, record, why),
-        Ok(()) => accept(command, *index, record, what),
+    Some(match (allowed, command.op) {
+        (Err(why), _) => switchover::refuse(command, *index, record, why),
+        (Ok(()), CommandOp::Reinit) => reinit(s, record, accepted(command, record, what), *index, what),
+        (Ok(()), _) => accept(accepted(command, record, what), *index, what),
     })
 }
 
-fn accept(command: &Command, command_index: u64, record: &Record, what: &str) -> Decision {
+/// The copy may be on its way to be certified. A run that has ended cannot be, and a certification of it that is under
+/// way was decided on an older index than the record has once this node has raised it.
+fn reinit(s: &Snapshot, record: &Record, outcome: Outcome, index: u64, what: &str) -> Decision {
+    let reason = Reason::TakingOn { what: what.to_owned() };
+    match &s.engine {
+        Engine::Down { .. } => submit(s, proposals::take_on(s, record, outcome, index), reason),
+        Engine::Unknown => Decision::wait(Reason::EngineUnknown),
+        _ if !s.view.reachable || s.view.session.is_none() => Decision::wait(Reason::ConsulAway),
+        _ => engine(EngineOp::Kill, reason),
+    }
+}
+
+fn accepted(command: &Command, record: &Record, what: &str) -> Outcome {
     let message = format!("node {} has taken it on: {what}", command.target.as_ref().map_or("", |t| t.as_str()));
-    let outcome = Outcome { id: command.id.clone(), done: true, epoch: record.epoch, message };
+    Outcome { id: command.id.clone(), done: true, epoch: record.epoch, message }
+}
+
+fn accept(outcome: Outcome, command_index: u64, what: &str) -> Decision {
     Decision::new(Action::Answer { outcome, command_index }, Reason::TakingOn { what: what.to_owned() })
 }
 

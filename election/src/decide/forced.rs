@@ -29,6 +29,9 @@ pub(super) fn decide(s: &Snapshot, record: &Record, status: &Status) -> Option<D
     if status.loading {
         return Some(Decision::wait(Reason::Loading));
     }
+    if !s.view.reachable || s.view.session.is_none() {
+        return Some(Decision::wait(Reason::ConsulAway)); // Not sealed for what cannot be submitted (invariant 11).
+    }
     if status.is_master() {
         return Some(engine(EngineOp::Fence, Reason::Forcing { step: "fencing this instance first".to_owned() }));
     }
