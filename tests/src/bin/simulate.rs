@@ -1,16 +1,17 @@
-//! Runs the simulation on many seeds, or replays one.
+//! Runs the simulation on many seeds until one fails, or replays one.
 
 use clap::Parser;
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use understudy_tests::sim::{self, Bug, Outcome};
 
 /// A group under random faults, on virtual time.
 #[derive(Parser)]
 struct Arguments {
     /// How many seeds to run, from `first` on.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 1_000)]
     seeds: u64,
     /// The first seed.
     #[arg(long, default_value_t = 1)]
@@ -21,21 +22,38 @@ struct Arguments {
     /// Tell the whole story of the seed, not only its end.
     #[arg(long)]
     story: bool,
-    /// Wire the models wrongly in this way, by its number in `Bug::ALL`.
+    /// Plant this bug; `list` prints them.
     #[arg(long)]
-    bug: Option<usize>,
+    bug: Option<String>,
+    /// Go on after a seed that failed, and count them.
+    #[arg(long)]
+    keep_going: bool,
 }
 
 /// How much of a failing seed's story is told unasked.
 const SHORT_STORY: usize = 60;
 
+/// How often a long run says how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let bug = arguments.bug.and_then(|number| Bug::ALL.get(number).copied());
+    let bug = match arguments.bug.as_deref().map(named) {
+        None => None,
+        Some(Some(bug)) => Some(bug),
+        Some(None) => {
+            Bug::ALL.iter().for_each(|bug| println!("{bug:?}: {}", bug.what()));
+            return ExitCode::from(64);
+        }
+    };
     match arguments.seed {
         Some(seed) => replay(seed, bug, arguments.story),
         None => many(&arguments, bug),
     }
+}
+
+fn named(name: &str) -> Option<Bug> {
+    Bug::ALL.iter().copied().find(|bug| format!("{bug:?}") == name)
 }
 
 fn replay(seed: u64, bug: Option<Bug>, whole: bool) -> ExitCode {
@@ -46,33 +64,73 @@ fn replay(seed: u64, bug: Option<Bug>, whole: bool) -> ExitCode {
     if outcome.failure.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn many(arguments: &Arguments, bug: Option<Bug>) -> ExitCode {
-    let began = Instant::now();
-    let mut halted = BTreeMap::<_, u64>::new();
-    let mut declared = 0;
-    let (mut failed, mut acknowledged, mut faults, mut epochs, mut virtual_ms) = (Vec::new(), 0, 0, 0, 0);
-    sim::run_many(arguments.first, arguments.seeds, bug, |outcome| {
+/// What a run of many seeds adds up to.
+#[derive(Default)]
+struct Sum {
+    seeds: u64,
+    faults: u64,
+    epochs: u64,
+    acknowledged: u64,
+    declared: u64,
+    virtual_ms: u64,
+    halted: BTreeMap<&'static str, u64>,
+    failed: Vec<u64>,
+}
+
+impl Sum {
+    fn add(&mut self, outcome: &Outcome) {
+        self.seeds += 1;
+        self.faults += outcome.faults;
+        self.epochs += outcome.epochs;
+        self.acknowledged += outcome.acknowledged;
+        self.declared += outcome.declared_lost;
+        self.virtual_ms += outcome.virtual_ms;
         if let Some(why) = outcome.halted {
-            *halted.entry(why).or_default() += 1;
+            *self.halted.entry(why).or_default() += 1;
         }
-        declared += outcome.declared_lost;
-        acknowledged += outcome.acknowledged;
-        faults += outcome.faults;
-        epochs += outcome.epochs;
-        virtual_ms += outcome.virtual_ms;
         if outcome.failure.is_some() {
-            println!("{}", summary(&outcome));
-            failed.push(outcome.seed);
+            self.failed.push(outcome.seed);
         }
+    }
+
+    /// Speed is stated in schedules of one simulated minute.
+    fn speed(&self, took: Duration) -> f64 {
+        self.virtual_ms as f64 / 60_000.0 / took.as_secs_f64()
+    }
+}
+
+fn many(arguments: &Arguments, bug: Option<Bug>) -> ExitCode {
+    let (began, mut said) = (Instant::now(), Instant::now());
+    let mut sum = Sum::default();
+    sim::run_many(arguments.first, arguments.seeds, bug, |outcome| {
+        sum.add(&outcome);
+        if said.elapsed() >= PROGRESS_EVERY {
+            said = Instant::now();
+            let (of, speed) = (arguments.seeds, sum.speed(began.elapsed()));
+            eprintln!("{} of {of} seeds, {speed:.0} simulated minutes a second", sum.seeds);
+        }
+        if outcome.failure.is_none() {
+            return ControlFlow::Continue(());
+        }
+        println!("{}", summary(&outcome));
+        if arguments.keep_going { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
+    let took = began.elapsed();
     println!(
-        "{} seeds in {:.1} s: {} virtual hours, {faults} faults, {epochs} epochs, {acknowledged} acknowledged writes, {declared} declared lost, halted by the rules: {halted:?}, {} failed",
-        arguments.seeds,
-        began.elapsed().as_secs_f64(),
-        virtual_ms / 3_600_000,
-        failed.len()
+        "{} seeds in {:.1} s ({:.0} simulated minutes a second): {} simulated hours, {} faults, {} epochs, {} acknowledged \
+         writes, {} declared lost, halted by the rules: {:?}, {} failed",
+        sum.seeds,
+        took.as_secs_f64(),
+        sum.speed(took),
+        sum.virtual_ms / 3_600_000,
+        sum.faults,
+        sum.epochs,
+        sum.acknowledged,
+        sum.declared,
+        sum.halted,
+        sum.failed.len()
     );
-    let Some(first) = failed.first() else { return ExitCode::SUCCESS };
+    let Some(first) = sum.failed.first() else { return ExitCode::SUCCESS };
     println!("replay with: make simulate SEED={first}");
     replay(*first, bug, false)
 }

@@ -1,58 +1,120 @@
 //! Planted bugs: each is one wrong wire between the real core and the models. The product has none of them; a
 //! simulation that does not find them proves nothing.
 
-/// One way to get it wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bug {
+/// Lists the bugs once: the enum, all of them, and a sentence each.
+macro_rules! bugs {
+    ($($(#[doc = $what:literal])+ $bug:ident,)+) => {
+        /// One way to get it wrong.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Bug {
+            $($(#[doc = $what])+ $bug,)+
+        }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: &[Bug] = &[$(Bug::$bug,)+];
+
+            /// Whether random seeds can find it. The others need a long coincidence, lose what the history declares
+            /// lost, or cut clients off and lose nothing: scripts find them.
+            pub fn is_random(self) -> bool {
+                !matches!(self, Bug::MarkersAlike | Bug::QuietInWords | Bug::OffersOfAnyStamp | Bug::DurableReadPings)
+            }
+
+            /// What is wrong, a sentence.
+            pub fn what(self) -> &'static str {
+                match self {
+                    $(Bug::$bug => concat!($($what),+).trim_ascii_start(),)+
+                }
+            }
+        }
+    };
+}
+
+bugs! {
+    // The agent's effects on its database.
     /// `Seal` is reported as done; the database goes on receiving and acknowledging.
     SealDoesNothing,
+    /// A takeover of unknown outcome is unsealed at once.
+    UnsealsEarly,
+    /// A deposed master follows its successor at once, and says that it is sealed.
+    FencedByFollowing,
+    /// `Fsync` is reported as done; nothing reaches the disk any sooner.
+    FsyncDoesNothing,
+    /// The master stops waiting when it submits the drop of its hot replica, before that is confirmed.
+    ReleasedBeforeTheDrop,
+    /// `Need(true)` is reported as done, and not written.
+    NeedNotRaised,
+    /// `Guard(true)` is reported as done, and not set.
+    GuardNotSet,
+    /// The guard refuses nothing.
+    GuardNeverCloses,
+    /// A certificate's channel keeps the old password and every link, and the agent is told of one link only.
+    ChannelNotExclusive,
+    /// Every channel has the same password, so that whoever was given it once comes in again.
+    SecretNeverChanges,
+    /// A promoted instance is open before its epoch is active, and proxies send clients.
+    OpensInPromoting,
+    /// The marker is reported as written, and is not.
+    MarkInWords,
+    /// Writes are reported as held for a switchover, and go on.
+    QuiesceDoesNothing,
+    // What the database says.
+    /// Redis boots as the master it was, with its accounts for replication as they were.
+    BootsAsMaster,
+    /// The run of a database keeps its name over a restart.
+    RunKeepsItsName,
+    /// A copy that is being replaced says that it is whole, and shows the marker it is asked for.
+    ClaimsToBeWhole,
+    /// A copy counts as on its disk before the file has been rewritten.
+    PersistedTooEarly,
+    /// Whatever a disk brings back counts as carrying the marker that the record asks for.
+    MarkerNotChecked,
+    /// A replica acknowledges what it was sent before it has it.
+    AcknowledgesUnread,
+    /// What a peer says of its marker's counter is lost on the way.
+    MarkersAlike,
+    // Consul, and what the agent makes of it.
+    /// Consul takes every write, whatever index it was decided on.
+    CasIsSet,
+    /// A takeover needs no index when the leader key is free: the lock is trusted.
+    LockIsTrusted,
+    /// A write of unknown outcome is reported as refused.
+    UnknownIsRefused,
+    /// A write of unknown outcome is reported as applied.
+    UnknownIsApplied,
+    /// A restarted agent is told that its first transaction was applied, and it was not.
+    RenewsInWords,
+    /// A renewal carries no nonce and no seq of its own: the identical value gets no new index.
+    RenewsWithoutNonce,
+    /// An offer counts under whatever record its receiver knows.
+    OffersOfAnyStamp,
+    /// A lost record is taken for a group that never was.
+    BootstrapsAgain,
+    /// A forced failover does not say that writes may be lost.
+    ForceNotRecorded,
+    /// The agent's memory does not survive its restart.
+    AgentForgets,
+    /// The agent's memory is not on its disk when it says so, and a power cut takes it back.
+    MemoryNotSynced,
+    // The proxy.
     /// The proxy never waits for a replica.
     NeedIgnored,
     /// Whether to wait is read from the proxy's record instead of from the database.
     NeedFromRecord,
-    /// A certificate's channel keeps the old password and every link, and the agent is told of one link only.
-    ChannelNotExclusive,
-    /// Redis boots as the master it was, with its accounts for replication as they were.
-    BootsAsMaster,
-    /// A copy that is being replaced says that it is whole, and shows the marker it is asked for.
-    ClaimsToBeWhole,
-    /// A write of unknown outcome is reported as refused.
-    UnknownIsRefused,
-    /// The agent's memory does not survive its restart.
-    AgentForgets,
-    /// `Fsync` is reported as done; nothing reaches the disk any sooner.
-    FsyncDoesNothing,
-    /// Consul takes every write, whatever index it was decided on.
-    CasIsSet,
-    /// The run of a database keeps its name over a restart.
-    RunKeepsItsName,
-    /// A restarted agent is told that its first transaction was applied, and it was not.
-    RenewsInWords,
-    /// A deposed master follows its successor at once, and says that it is sealed.
-    FencedByFollowing,
-    /// What a peer says of its marker's counter is lost on the way. Its loss is one that the history declares, which a
-    /// random run forgives: scenario M8 finds it.
-    MarkersAlike,
-    /// A proxy says that it is quiet while requests are in flight through it. No write is lost by it, clients are cut
-    /// off: scenario `Handover` finds it.
+    /// Whether to wait is read from the database before the write is sent.
+    NeedReadBefore,
+    /// A WAIT that no replica answered releases.
+    ReleaseOnWaitZero,
+    /// A barrier also releases what was read after it was sent.
+    BarrierReleasesLater,
+    /// What was not answered when a link ended is released by the next link's barrier.
+    BarrierOutlivesItsLink,
+    /// Replies of an epoch that is known to be over are forwarded.
+    ForwardsOldEpoch,
+    /// A write of unknown outcome is sent again.
+    RetriesUnknown,
+    /// The barrier of a durable read writes nothing.
+    DurableReadPings,
+    /// A proxy says that it is quiet while requests are in flight through it.
     QuietInWords,
-}
-
-impl Bug {
-    /// All that random seeds can find.
-    pub const ALL: [Bug; 13] = [
-        Bug::SealDoesNothing,
-        Bug::NeedIgnored,
-        Bug::NeedFromRecord,
-        Bug::ChannelNotExclusive,
-        Bug::BootsAsMaster,
-        Bug::ClaimsToBeWhole,
-        Bug::UnknownIsRefused,
-        Bug::AgentForgets,
-        Bug::FsyncDoesNothing,
-        Bug::CasIsSet,
-        Bug::RunKeepsItsName,
-        Bug::RenewsInWords,
-        Bug::FencedByFollowing,
-    ];
 }

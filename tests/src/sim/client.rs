@@ -1,64 +1,121 @@
-//! Proxies with a writing client each: they follow the record late, hang on to an old master, and release a write by
-//! the rule of the barrier: `need` is read from the master's own database after the write, and when it says so, the
-//! write waits for one replica.
+//! Proxies with a client each. They follow the record late, or hang on to an old master. In `redis` mode a reply is
+//! withheld until a barrier, sent after it was read, is answered by exactly one replica, or `need` in the master's own
+//! database says that nobody has to; in `tcp` mode it is the master's own, and its guard bounds what may be lost.
 
 use super::bugs::Bug;
-use super::data::Entry;
+use super::data::{Entry, Writes};
+use super::quiet::Manners;
 use super::redis::Waiter;
-use super::world::{PROXIES, World, index_of};
-use election::{Phase, Stamp, View};
-use std::collections::BTreeSet;
+use super::world::{World, index_of};
+use election::{Incarnation, Phase, Reads, Stamp};
 
-/// How long a client waits for the hot replica.
-pub(crate) const WAIT_US: u64 = 1_000_000;
+/// How long one WAIT of a barrier lasts before it is asked again.
+const WAIT_US: u64 = 80_000;
+
+/// A link on which nothing came for so long, though an answer is due, is given up.
+const LINK_SILENT_US: u64 = 2_000_000;
+
+/// In so many of a thousand turns of its client's loop a proxy hears how the record stands: every second or two.
+const LOOK_PERMILLE: u64 = 30;
 
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Proxy {
     pub(crate) route: Option<Route>,
-    pub(crate) connection: Option<Connection>,
+    link: Option<Link>,
     connecting: u64,
-    /// Writes that it has sent and not seen answered.
-    pub(crate) in_flight: BTreeSet<u32>,
+    /// The planted bugs': what was not answered when a link ended.
+    left: Vec<Reply>,
+    unanswered: Vec<u32>,
 }
 
-#[derive(Clone, Copy)]
+/// What a proxy knows of the record.
+#[derive(Clone)]
 pub(crate) struct Route {
     pub(crate) stamp: Stamp,
     node: usize,
-    active: bool,
-    pub(crate) switching: bool,
+    incarnation: Incarnation,
+    pub(crate) phase: Phase,
     attended: bool,
 }
 
-/// It belongs to one run of the database, and ends when that ends its clients' connections.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) struct Connection {
+/// A connection to a master's database. It belongs to one epoch and one run, and ends when that ends its clients'.
+struct Link {
+    number: u64,
     node: usize,
     run: u64,
     clients: u64,
     epoch: u64,
+    heard: u64,
+    /// Writes that were sent and not answered.
+    sent: Vec<u32>,
+    /// Read and not released, oldest first.
+    replies: Vec<Reply>,
+    /// How many of them the barrier under way releases.
+    barrier: Option<usize>,
+    /// When it was last asked.
+    asked: u64,
+    /// The last barrier was told that the master is alone.
+    alone: bool,
+}
+
+/// A database's answer that its client has not got yet.
+#[derive(Clone)]
+enum Reply {
+    Write(u32),
+    /// What it shows, and what had been acknowledged when it was asked.
+    Read(Writes, Writes),
+}
+
+/// What is sent, and to which link's end its answer belongs.
+#[derive(Clone, Copy)]
+struct Call {
+    proxy: usize,
+    link: u64,
+    node: usize,
+    run: u64,
+    clients: u64,
+}
+
+/// What a barrier was answered.
+#[derive(Clone, Copy, PartialEq)]
+enum Answer {
+    Waited(usize),
+    Need(bool),
+    Again,
+}
+
+impl Proxy {
+    /// Nothing that it has sent, or read and not released, is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.link.as_ref().is_none_or(|link| link.sent.is_empty() && link.replies.is_empty())
+    }
 }
 
 impl World {
-    /// The record reaches the proxies: soon, or late. Whatever comes late is passed over.
-    pub(crate) fn tell_proxies(&mut self, view: &View) {
-        let Some(record) = &view.record.as_ref().filter(|_| !self.blind_proxies) else { return };
-        let Some(node) = record.master.as_ref().and_then(|m| index_of(&m.id)) else { return };
-        let active = record.phase == Phase::Active || record.phase == Phase::Switching;
-        let switching = record.phase == Phase::Switching;
-        let route = Route { stamp: record.stamp(), node, active, switching, attended: record.replica.is_some() };
-        for proxy in 0..PROXIES {
-            let late = self.rng.chance(self.mix.late_views);
-            let delay = if late { self.rng.range(0, 3_000_000) } else { self.rng.range(800, 5_000) };
-            let end = self.proxy_end(proxy);
-            self.after(delay, move |w| {
-                let knows = w.proxies[proxy].route.is_some_and(|known| known.stamp >= route.stamp);
-                if w.has_consul(end) && !knows {
-                    w.proxies[proxy].route = Some(route);
-                }
-            });
-        }
+    /// The record reaches the proxies: soon, late, or, where one is deaf, not as long as its link lives. Whatever comes
+    /// late is passed over.
+    pub(crate) fn tell_proxies(&mut self) {
+        (0..self.proxies.len()).for_each(|proxy| self.tell_proxy(proxy));
+    }
+
+    fn tell_proxy(&mut self, proxy: usize) {
+        let Some((record, _)) = self.consul.record.as_ref().filter(|_| !self.blind_proxies) else { return };
+        let Some(master) = &record.master else { return };
+        let Some(node) = index_of(&master.id) else { return };
+        let (incarnation, attended) = (master.incarnation.clone(), record.replica.is_some());
+        let route = Route { stamp: record.stamp(), node, incarnation, phase: record.phase, attended };
+        let late = self.rng.chance(self.mix.late_views);
+        let delay = if late { self.rng.range(0, 3_000_000) } else { self.rng.range(800, 5_000) };
+        let end = self.proxy_end(proxy);
+        self.after(delay, move |w| {
+            let deaf = proxy != 1 && w.mix.stubborn && w.proxies[proxy].link.is_some();
+            let knows = w.proxies[proxy].route.as_ref().is_some_and(|known| known.stamp >= route.stamp);
+            if w.has_consul(end) && !knows && !deaf {
+                w.proxies[proxy].route = Some(route);
+                w.follow_route(proxy);
+            }
+        });
     }
 
     /// The client's loop.
@@ -66,113 +123,314 @@ impl World {
         let pause = self.rng.range(10_000, 70_000);
         self.after(pause, move |w| w.client(proxy));
         self.follow_route(proxy);
+        if self.rng.chance(LOOK_PERMILLE) {
+            self.tell_proxy(proxy); // Its watch asks again.
+        }
         if self.holds_back(proxy) {
             return;
         }
-        match self.proxies[proxy].connection {
-            Some(connection) => self.write_through(proxy, connection),
+        match self.proxies[proxy].link.as_ref().map(|link| self.call_on(proxy, link)) {
+            Some(call) if self.mix.policy.reads == Reads::Durable && self.rng.chance(300) => self.ask_for_a_read(call),
+            Some(call) => self.write_through(call),
             None => self.dial(proxy),
         }
     }
 
+    fn call_on(&self, proxy: usize, link: &Link) -> Call {
+        Call { proxy, link: link.number, node: link.node, run: link.run, clients: link.clients }
+    }
+
+    /// Ends the link when its other end has, when nothing comes any more, and when a newer epoch is known.
     fn follow_route(&mut self, proxy: usize) {
-        let Some(c) = self.proxies[proxy].connection else { return };
-        let alive = self.redis(c.node, c.run).is_some_and(|p| p.clients == c.clients);
-        let newer = self.proxies[proxy].route.is_some_and(|route| route.stamp.epoch > c.epoch);
-        // A stubborn proxy has not heard; its connection lives as long as the other end lets it.
-        let stubborn = proxy == 0 && self.mix.stubborn;
-        if !alive || (newer && !stubborn) {
-            self.connection_ends(proxy);
+        let forwards = self.bug == Some(Bug::ForwardsOldEpoch);
+        let Some(link) = &self.proxies[proxy].link else { return };
+        let process = self.nodes[link.node].redis.as_ref().filter(|p| p.run == link.run);
+        let ended = process.is_none_or(|p| p.clients != link.clients);
+        let silent = |since: u64| self.now.saturating_sub(since) > LINK_SILENT_US;
+        let silent = (link.barrier.is_some() && silent(link.asked)) || (!link.sent.is_empty() && silent(link.heard));
+        let newer = self.proxies[proxy].route.as_ref().is_some_and(|route| route.stamp.epoch > link.epoch);
+        if ended || silent || (newer && !forwards) {
+            self.hang_up(proxy);
+        }
+    }
+
+    /// The clients of what is not answered are disconnected: nobody knows what became of it, and nobody sends it again.
+    fn hang_up(&mut self, proxy: usize) {
+        let Some(link) = self.proxies[proxy].link.take() else { return };
+        self.ledger.cut += u64::try_from(link.sent.len() + link.replies.len()).unwrap_or_default();
+        match self.bug {
+            Some(Bug::BarrierOutlivesItsLink) => self.proxies[proxy].left = link.replies,
+            Some(Bug::RetriesUnknown) => self.proxies[proxy].unanswered = link.sent,
+            _ => {}
         }
     }
 
     fn dial(&mut self, proxy: usize) {
-        let Some(route) = self.proxies[proxy].route.filter(|route| route.active) else { return };
-        let (call, end) = (self.number(), self.proxy_end(proxy));
+        let early = self.bug == Some(Bug::OpensInPromoting);
+        let open = |phase: Phase| matches!(phase, Phase::Active | Phase::Switching) || early;
+        let Some(route) = self.proxies[proxy].route.clone().filter(|route| open(route.phase)) else { return };
+        let (call, end, node) = (self.number(), self.proxy_end(proxy), route.node);
         self.proxies[proxy].connecting = call;
-        let Some(run) = self.nodes[route.node].redis.as_ref().map(|p| p.run) else { return };
-        let node = route.node;
+        let Some(run) = self.nodes[node].redis.as_ref().map(|p| p.run) else { return };
         self.send(end, node, move |w| {
             w.at_redis(node, run, move |w| {
-                let Some(clients) = w.redis(node, run).filter(|p| p.open).map(|p| p.clients) else { return };
-                let connection = Connection { node, run, clients, epoch: route.stamp.epoch };
+                // Another run is not the master that the record names, whatever it says of itself.
+                let fits = |p: &&mut super::redis::Process| p.open && p.incarnation == route.incarnation;
+                let Some(clients) = w.redis(node, run).filter(fits).map(|p| p.clients) else { return };
                 w.send(node, end, move |w| {
                     if w.proxies[proxy].connecting == call {
-                        w.proxies[proxy].connection = Some(connection);
+                        w.connected(Call { proxy, link: call, node, run, clients }, route.stamp.epoch);
                     }
                 });
             });
         });
     }
 
-    fn write_through(&mut self, proxy: usize, c: Connection) {
+    fn connected(&mut self, call: Call, epoch: u64) {
+        let heard = self.now;
+        let Call { proxy, link: number, node, run, clients } = call;
+        let replies = std::mem::take(&mut self.proxies[proxy].left);
+        let (sent, barrier, asked, alone) = (Vec::new(), None, heard, false);
+        let link = Link { number, node, run, clients, epoch, heard, sent, replies, barrier, asked, alone };
+        self.proxies[proxy].link = Some(link);
+        for write in std::mem::take(&mut self.proxies[proxy].unanswered) {
+            self.send_write(call, write);
+        }
+        self.begin_barrier(proxy);
+    }
+
+    fn write_through(&mut self, call: Call) {
         let write = self.ledger.writes;
         self.ledger.writes += 1;
-        self.sent(proxy, write);
-        let end = self.proxy_end(proxy);
-        let way = self.way_out(proxy);
+        self.send_write(call, write);
+    }
+
+    fn send_write(&mut self, call: Call, write: u32) {
+        let (end, heard) = (self.proxy_end(call.proxy), self.now);
+        let Some(link) = &mut self.proxies[call.proxy].link else { return };
+        if link.sent.is_empty() {
+            link.heard = heard;
+        }
+        link.sent.push(write);
+        // The planted bug's proxy asks first whether anybody has to be waited for.
+        let assumed = self.need_assumed(call);
+        let way = self.way_out(call.proxy);
         self.after(way, move |w| {
-            w.send(end, c.node, move |w| w.at_redis(c.node, c.run, move |w| w.execute_write(proxy, c, write)));
+            w.send(end, call.node, move |w| {
+                w.at_redis(call.node, call.run, move |w| w.execute_write(call, write, assumed));
+            });
         });
     }
 
-    fn execute_write(&mut self, proxy: usize, c: Connection, write: u32) {
+    fn execute_write(&mut self, call: Call, write: u32, assumed: Option<bool>) {
         let now = self.now;
-        let node = &mut self.nodes[c.node];
-        let Some(p) = node.redis.as_mut().filter(|p| p.run == c.run && p.clients == c.clients) else { return };
+        let node = &mut self.nodes[call.node];
+        let Some(p) = node.redis.as_mut().filter(|p| p.run == call.run && p.clients == call.clients) else { return };
         if !p.is_master() || !p.open {
             p.clients += 1; // -READONLY or -NOPERM: the proxy gives the connection up.
             return;
         }
-        if p.guard_refuses(now) {
-            return;
+        if p.guard_refuses() && self.bug != Some(Bug::GuardNeverCloses) {
+            return self.refused(call, write);
         }
         if node.disk.bad {
-            return self.write_fails(c.node); // -MISCONF
+            self.write_fails(call.node); // -MISCONF
+            return self.refused(call, write);
         }
-        if p.quiesced {
-            p.held.push(Box::new(move |w| w.execute_write(proxy, c, write)));
+        if p.quiesced && self.bug != Some(Bug::QuiesceDoesNothing) {
+            p.held.push(Box::new(move |w| w.execute_write(call, write, assumed)));
             return;
         }
+        if p.data.writes.contains(write) {
+            return self.fail(format!("write {write} is carried out twice"));
+        }
         p.append(Entry::Write(write), now, &mut node.disk);
-        self.pump(c.node, c.run);
-        let end = self.proxy_end(proxy);
-        self.send(c.node, end, move |w| {
-            let assumed = w.need_assumed(proxy);
-            w.send(end, c.node, move |w| w.at_redis(c.node, c.run, move |w| w.barrier(c, write, assumed)));
+        self.pump(call.node, call.run);
+        self.answer(call, move |w| w.replied(call, Reply::Write(write), assumed));
+    }
+
+    /// An error is an answer too; nothing was written.
+    fn refused(&mut self, call: Call, write: u32) {
+        self.answer(call, move |w| {
+            if let Some(link) = w.link(call) {
+                link.sent.retain(|sent| *sent != write);
+            }
         });
     }
 
-    /// The planted bugs' proxy thinks it knows.
-    fn need_assumed(&self, proxy: usize) -> Option<bool> {
+    fn ask_for_a_read(&mut self, call: Call) {
+        let (end, before) = (self.proxy_end(call.proxy), self.ledger.acked.clone());
+        self.send(end, call.node, move |w| {
+            w.at_redis(call.node, call.run, move |w| {
+                let Some(p) = w.redis(call.node, call.run).filter(|p| p.clients == call.clients && p.open) else {
+                    return;
+                };
+                let shows = p.data.writes.clone();
+                w.answer(call, move |w| w.replied(call, Reply::Read(shows, before), None));
+            });
+        });
+    }
+
+    fn answer(&mut self, call: Call, task: impl FnOnce(&mut World) + 'static) {
+        let end = self.proxy_end(call.proxy);
+        self.send(call.node, end, task);
+    }
+
+    fn link(&mut self, call: Call) -> Option<&mut Link> {
+        self.proxies[call.proxy].link.as_mut().filter(|link| link.number == call.link)
+    }
+
+    /// A reply has been read. Without a link it is nobody's any more.
+    fn replied(&mut self, call: Call, reply: Reply, assumed: Option<bool>) {
+        let tcp = self.mix.proxies[call.proxy] == Manners::Carries;
+        let now = self.now;
+        let Some(link) = self.link(call) else { return };
+        link.heard = now;
+        if let Reply::Write(write) = &reply {
+            link.sent.retain(|sent| sent != write);
+        }
+        match reply {
+            Reply::Write(write) if tcp => self.answered_by_tcp(call.node, call.run, write),
+            Reply::Read(..) if tcp => {}
+            reply if assumed == Some(false) => self.hand_on(call, vec![reply]),
+            reply => {
+                link.replies.push(reply);
+                self.begin_barrier(call.proxy);
+            }
+        }
+    }
+
+    /// The planted bugs' proxies think they know before they ask.
+    fn need_assumed(&mut self, call: Call) -> Option<bool> {
         match self.bug {
             Some(Bug::NeedIgnored) => Some(false),
-            Some(Bug::NeedFromRecord) => self.proxies[proxy].route.map(|route| route.attended),
+            Some(Bug::NeedFromRecord) => self.proxies[call.proxy].route.as_ref().map(|route| route.attended),
+            Some(Bug::NeedReadBefore) => self.redis(call.node, call.run).map(|p| p.data.need.unwrap_or(true)),
             _ => None,
         }
     }
 
-    /// After the write's reply has been read: whether it needs the hot replica, and if so, WAIT 1.
-    fn barrier(&mut self, c: Connection, write: u32, assumed: Option<bool>) {
-        let now = self.now;
-        let Some(p) = self.redis(c.node, c.run).filter(|p| p.clients == c.clients && p.is_master()) else { return };
-        let need = assumed.unwrap_or(p.data.need.unwrap_or(true));
-        if !need {
-            return self.acknowledge_write(c.node, write);
+    /// One barrier at a time, for every reply that was read before it is sent.
+    fn begin_barrier(&mut self, proxy: usize) {
+        let Some(link) = &mut self.proxies[proxy].link else { return };
+        if link.barrier.is_some() || link.replies.is_empty() {
+            return;
         }
-        let waiter = Waiter { write, offset: p.offset, until: now + WAIT_US };
-        p.waiters.push(waiter);
-        self.release_waiters(c.node, c.run);
+        link.barrier = Some(link.replies.len());
+        let alone = link.alone;
+        let Some(call) = self.proxies[proxy].link.as_ref().map(|link| self.call_on(proxy, link)) else { return };
+        if alone { self.ask_need(call) } else { self.wait(call) }
+    }
+
+    fn asks(&mut self, call: Call) {
+        let now = self.now;
+        if let Some(link) = self.link(call) {
+            link.asked = now;
+        }
+    }
+
+    fn wait(&mut self, call: Call) {
+        let end = self.proxy_end(call.proxy);
+        self.asks(call);
+        self.send(end, call.node, move |w| w.at_redis(call.node, call.run, move |w| w.execute_wait(call)));
+    }
+
+    /// `PING` and `WAIT 1`; where reads are durable a small write instead of the `PING`, or an old acknowledgement would
+    /// answer for the read.
+    fn execute_wait(&mut self, call: Call) {
+        let now = self.now;
+        let writes = self.mix.policy.reads == Reads::Durable && self.bug != Some(Bug::DurableReadPings);
+        let node = &mut self.nodes[call.node];
+        let Some(p) = node.redis.as_mut().filter(|p| p.run == call.run && p.clients == call.clients) else { return };
+        if !p.is_master() {
+            return;
+        }
+        if writes {
+            if p.guard_refuses() || p.quiesced || node.disk.bad {
+                return self.after(WAIT_US, move |w| w.answer(call, move |w| w.barrier(call, Answer::Again)));
+            }
+            p.append(Entry::Barrier, now, &mut node.disk);
+        }
+        let offset = p.offset;
+        p.waiters.push(Waiter {
+            proxy: call.proxy,
+            link: call.link,
+            clients: call.clients,
+            offset,
+            until: now + WAIT_US,
+        });
+        self.pump(call.node, call.run);
+        self.release_waiters(call.node, call.run);
+        self.after(WAIT_US + 1, move |w| {
+            w.at_redis(call.node, call.run, move |w| w.release_waiters(call.node, call.run))
+        });
     }
 
     /// WAIT counts any replica that is online, whoever it is.
-    pub(crate) fn release_waiters(&mut self, n: usize, run: u64) {
+    pub(crate) fn release_waiters(&mut self, node: usize, run: u64) {
         let now = self.now;
-        let Some(p) = self.redis(n, run) else { return };
-        p.waiters.retain(|waiter| waiter.until >= now);
-        let (done, waiting): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut p.waiters).into_iter().partition(|waiter| p.acked_by_one(waiter.offset));
+        let Some(p) = self.redis(node, run) else { return };
+        let mut answers = Vec::new();
+        let mut waiting = std::mem::take(&mut p.waiters);
+        waiting.retain(|waiter| {
+            let count = p.acked_by(waiter.offset);
+            let over = count > 0 || waiter.until < now;
+            if over {
+                let Waiter { proxy, link, clients, .. } = *waiter;
+                answers.push((Call { proxy, link, node, run, clients }, count));
+            }
+            !over
+        });
         p.waiters = waiting;
-        done.into_iter().for_each(|waiter| self.acknowledge_write(n, waiter.write));
+        for (call, count) in answers {
+            self.answer(call, move |w| w.barrier(call, Answer::Waited(count)));
+        }
+    }
+
+    /// Whether nobody has to be waited for: from the master's own database, after the replies were read.
+    fn ask_need(&mut self, call: Call) {
+        let end = self.proxy_end(call.proxy);
+        self.asks(call);
+        self.send(end, call.node, move |w| {
+            w.at_redis(call.node, call.run, move |w| {
+                let asked = |p: &&mut super::redis::Process| p.clients == call.clients && p.is_master();
+                let Some(p) = w.redis(call.node, call.run).filter(asked) else { return };
+                let need = p.data.need.unwrap_or(true);
+                w.answer(call, move |w| w.barrier(call, Answer::Need(need)));
+            });
+        });
+    }
+
+    /// A barrier's answer: exactly one replica, or nobody needed, releases what was read before it was sent.
+    fn barrier(&mut self, call: Call, answer: Answer) {
+        let (zero, later) = (self.bug == Some(Bug::ReleaseOnWaitZero), self.bug == Some(Bug::BarrierReleasesLater));
+        let Some(link) = self.link(call) else { return };
+        link.alone = answer == Answer::Need(false);
+        match answer {
+            Answer::Waited(1) | Answer::Need(false) => {}
+            Answer::Waited(0) if zero => {}
+            Answer::Waited(0) => return self.ask_need(call),
+            Answer::Waited(_) | Answer::Need(true) | Answer::Again => return self.wait(call),
+        }
+        let count = if later { Some(link.replies.len()) } else { link.barrier };
+        link.barrier = None;
+        let released = link.replies.drain(..count.unwrap_or_default()).collect();
+        self.hand_on(call, released);
+        self.begin_barrier(call.proxy);
+    }
+
+    /// The clients get their answers.
+    fn hand_on(&mut self, call: Call, replies: Vec<Reply>) {
+        let known = self.proxies[call.proxy].route.as_ref().map_or(0, |route| route.stamp.epoch);
+        if self.link(call).is_some_and(|link| link.epoch < known) {
+            return self
+                .fail(format!("proxy {} forwards an answer of an epoch before {known} (invariant 9)", call.proxy));
+        }
+        for reply in replies {
+            match reply {
+                Reply::Write(write) => self.acknowledge_write(call.node, call.run, write),
+                Reply::Read(shows, before) => self.answer_read(call.node, call.run, &shows, &before),
+            }
+        }
     }
 }

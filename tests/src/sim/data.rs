@@ -13,6 +13,8 @@ pub(crate) enum Entry {
     /// the agent keeps.
     Flush,
     Ping,
+    /// The small write of a barrier for durable reads.
+    Barrier,
 }
 
 /// A set of write numbers.
@@ -48,6 +50,14 @@ impl Writes {
         lost
     }
 
+    /// Takes in what `other` has.
+    pub(crate) fn add(&mut self, other: &Writes) {
+        if self.0.len() < other.0.len() {
+            self.0.resize(other.0.len(), 0);
+        }
+        self.0.iter_mut().zip(&other.0).for_each(|(word, more)| *word |= more);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -71,7 +81,7 @@ impl Data {
             Entry::Mark(marker) => self.marker = Some(marker.clone()),
             Entry::Need(need) => self.need = Some(*need),
             Entry::Flush => (self.marker, self.need) = (None, None),
-            Entry::Ping => {}
+            Entry::Ping | Entry::Barrier => {}
         }
     }
 
@@ -96,7 +106,7 @@ pub(crate) struct Disk {
 
 impl Disk {
     pub(crate) fn append(&mut self, now: u64, entry: &Entry, always: bool) {
-        if *entry == Entry::Ping {
+        if matches!(entry, Entry::Ping | Entry::Barrier) {
             return;
         }
         self.tail.push((now, entry.clone()));

@@ -15,6 +15,7 @@ mod faults;
 mod mix;
 mod node;
 mod operator;
+mod promises;
 mod quiet;
 mod redis;
 mod replication;
@@ -25,7 +26,11 @@ mod world;
 
 pub use bugs::Bug;
 pub use scenarios::{Case, play};
-use world::{PROXIES, World};
+use std::num::NonZero;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use world::World;
 
 /// Faults begin when the group has had time to form, in microseconds.
 const FORMED_US: u64 = 4_000_000;
@@ -76,7 +81,7 @@ pub fn run(seed: u64, bug: Option<Bug>, telling: bool) -> Outcome {
         let at = w.rng.range(0, 300_000);
         w.after(at, move |w| w.start_agent(n));
     }
-    for proxy in 0..PROXIES {
+    for proxy in 0..w.mix.proxies.len() {
         w.after(500_000, move |w| w.client(proxy));
     }
     w.after(0, World::expire_sessions);
@@ -173,22 +178,27 @@ fn switch_over(w: &mut World) {
     w.fail(format!("a planned switchover to {:?} does not come about: {stands}", request.target));
 }
 
-/// Runs `seeds` from `first`, two at a time, and hands each outcome to `each` in the order of the seeds.
-pub fn run_many(first: u64, seeds: u64, bug: Option<Bug>, mut each: impl FnMut(Outcome)) {
-    let threads = std::thread::available_parallelism().map_or(1, |n| u64::try_from(n.get()).unwrap_or(1));
-    let mut next = first;
-    while next < first + seeds {
-        let last = (next + threads).min(first + seeds);
-        let outcomes = std::thread::scope(|scope| {
-            let running: Vec<_> = (next..last).map(|seed| scope.spawn(move || run(seed, bug, false))).collect();
-            running.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>()
-        });
-        for outcome in outcomes {
-            match outcome {
-                Ok(outcome) => each(outcome),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
+/// Runs `seeds` from `first` on every core and hands each outcome to `each`, in whatever order they end, until it says
+/// that it has seen enough.
+pub fn run_many(first: u64, seeds: u64, bug: Option<Bug>, mut each: impl FnMut(Outcome) -> ControlFlow<()>) {
+    let next = AtomicU64::new(first);
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| {
+        let (ended, outcomes) = mpsc::channel();
+        for _ in 0..threads {
+            let (next, ended) = (&next, ended.clone());
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    // Nobody listens any more: enough was seen.
+                    if seed >= first + seeds || ended.send(run(seed, bug, false)).is_err() {
+                        return;
+                    }
+                }
+            });
         }
-        next = last;
-    }
+        drop(ended);
+        // The first to break ends the loop, and with it the receiver.
+        let _ = outcomes.into_iter().try_for_each(&mut each);
+    });
 }

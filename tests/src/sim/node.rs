@@ -5,8 +5,9 @@ use super::engine::Adapter;
 use super::rng::Rng;
 use super::world::{Task, World, index_of, name};
 use agent::step::{BEAT_EVERY_MS, Done, Effect, Event, Sighting, Step, What, Written};
-use election::{Beat, Engine, Incarnation, Me, Member, Memory, Millis, Proposal, Record, Role, Stamp};
+use election::{Beat, Engine, Incarnation, Me, Member, Memory, Millis, Phase, Proposal, Reason, Record, Role, Stamp};
 use std::collections::BTreeMap;
+use std::mem::{Discriminant, discriminant};
 
 const MS: u64 = 1_000;
 
@@ -41,7 +42,7 @@ pub(crate) struct Agent {
     pub(crate) session: Option<String>,
     registered: Option<(String, Option<Incarnation>, Role, bool)>,
     peers: BTreeMap<usize, Call>,
-    reason: String,
+    reason: Option<Discriminant<Reason>>,
     /// Under which record the proxies were last asked whether they are quiet.
     pub(crate) asked: Stamp,
 }
@@ -68,11 +69,14 @@ impl World {
             database: super::redis::address(n),
             zone: None,
             priority: self.mix.priorities[n],
-            adopt: false,
+            adopt: self.bug == Some(Bug::BootstrapsAgain) && self.consul.record.is_none(),
             boot: format!("boot{boot}"),
             group: "g".to_owned(),
         };
         if self.bug == Some(Bug::AgentForgets) {
+            self.nodes[n].memory = Memory::default();
+        }
+        if self.bug == Some(Bug::BootstrapsAgain) && self.consul.record.is_none() {
             self.nodes[n].memory = Memory::default();
         }
         let mut random = Rng::new(self.rng.next());
@@ -94,7 +98,7 @@ impl World {
             session: None,
             registered: None,
             peers: BTreeMap::new(),
-            reason: String::new(),
+            reason: None,
             asked: Stamp::default(),
         });
         self.tell(|| format!("n{} agent starts, boot {boot}", n + 1));
@@ -162,13 +166,12 @@ impl World {
         let now = self.now;
         let Some(agent) = &mut self.nodes[n].agent else { return };
         let reason = agent.step.reason();
-        let code = reason.code();
-        if code == agent.reason {
+        if agent.reason == Some(discriminant(reason)) {
             return;
         }
-        self.story.note(now, &[1, n as u64, code.len() as u64]);
+        agent.reason = Some(discriminant(reason));
+        self.story.note(now, &[1, n as u64, reason.code().len() as u64]);
         self.story.tell(now, || format!("n{} {reason}", n + 1));
-        agent.reason = code;
     }
 
     fn effect(&mut self, n: usize, boot: u64, effect: Effect) {
@@ -217,7 +220,8 @@ impl World {
             }
             let failed = w.rng.chance(w.mix.op_fails) || (w.nodes[n].disk.bad && w.rng.chance(500));
             if !failed {
-                w.nodes[n].memory = memory.clone();
+                let before = std::mem::replace(&mut w.nodes[n].memory, memory.clone());
+                w.nodes[n].unsynced = Some(before).filter(|_| w.bug == Some(Bug::MemoryNotSynced));
                 w.nodes[n].remembered = w.nodes[n].remembered.max(memory.stamp);
             }
             let result = if failed { Err("disk error".to_owned()) } else { Ok(memory) };
@@ -257,7 +261,16 @@ impl World {
     }
 
     /// A transaction: applied and answered, or lost on its way there, or on the way back, or late.
-    fn submit(&mut self, n: usize, boot: u64, proposal: Box<Proposal>) {
+    fn submit(&mut self, n: usize, boot: u64, mut proposal: Box<Proposal>) {
+        self.release_early(n, boot, &proposal);
+        if let (Some(Bug::ForceNotRecorded), Some(before)) = (self.bug, &mut proposal.record.previous) {
+            before.data_loss = None;
+        }
+        if let (Some(Bug::RenewsWithoutNonce), Some(stands)) = (self.bug, self.consul.truth())
+            && only_renews(stands, &proposal)
+        {
+            proposal.record = stands.clone();
+        }
         let paused = self.knows_of_a_pause(n, &proposal);
         self.check(paused);
         let stands = self.consul.truth().cloned();
@@ -270,7 +283,15 @@ impl World {
         let [before, after, late] = self.mix.txn;
         let fate = self.rng.range(0, 1_000);
         let unknown = move |w: &mut World, proposal: Box<Proposal>| {
-            let written = if w.bug == Some(Bug::UnknownIsRefused) { Written::Refused } else { Written::Unknown };
+            let written = match w.bug {
+                Some(Bug::UnknownIsRefused) => Written::Refused,
+                Some(Bug::UnknownIsApplied) => Written::Applied { index: proposal.index + 1 },
+                Some(Bug::UnsealsEarly) if proposal.record.phase == Phase::Promoting => {
+                    w.unseal(n, boot);
+                    Written::Unknown
+                }
+                _ => Written::Unknown,
+            };
             w.after(PATIENCE_US, move |w| {
                 w.at_agent(n, boot, move |w| w.agent_done(n, Done::Submitted(proposal, written)));
             });
@@ -310,7 +331,9 @@ impl World {
 
     pub(crate) fn apply(&mut self, proposal: &Proposal) -> Option<u64> {
         let before = self.consul.record.as_ref().map(|(r, _)| r.clone());
-        let index = self.consul.submit(proposal, self.bug == Some(Bug::CasIsSet))?;
+        let by_lock = self.bug == Some(Bug::LockIsTrusted) && self.consul.leader.is_none();
+        let by_lock = by_lock && proposal.record.phase == Phase::Promoting;
+        let index = self.consul.submit(proposal, by_lock || self.bug == Some(Bug::CasIsSet))?;
         if let Some(what) = self.consul.meddled.take() {
             self.fail(format!("Consul's data went back, and {what} (invariant 10)"));
         }
@@ -341,7 +364,7 @@ impl World {
                 }
             });
         }
-        self.tell_proxies(&view);
+        self.tell_proxies();
     }
 
     fn keep_watching(&mut self, n: usize, boot: u64) {
@@ -399,12 +422,13 @@ impl World {
 
     /// The member record follows what is known, written on change only.
     fn register(&mut self, n: usize, boot: u64) {
+        let keeps = self.bug != Some(Bug::BootstrapsAgain);
         let Some(agent) = self.agent(n, boot) else { return };
         let Some(session) = agent.session.clone() else { return };
         let me = agent.step.me();
         let role = agent.step.view().record.as_ref().map_or(Role::Spare, |r| r.role_of(&me.id));
         let incarnation = agent.step.engine().status().map(|st| st.incarnation.clone());
-        let uid = agent.step.memory().uid.clone();
+        let uid = agent.step.memory().uid.clone().filter(|_| keeps);
         let now_is = (session.clone(), incarnation.clone(), role, uid.is_some());
         if agent.registered.as_ref() == Some(&now_is) {
             return;
@@ -470,13 +494,30 @@ impl World {
         due.into_iter().for_each(|peer| self.exchange(n, boot, peer));
     }
 
-    fn garbled(&self, mut beat: Beat) -> Beat {
+    /// What arrives of a beat at that node, over a planted bug's wire.
+    fn garbled(&self, n: usize, mut beat: Beat) -> Beat {
         if let (Some(Bug::MarkersAlike), Engine::Up(status)) = (self.bug, &mut beat.engine)
             && let Some(marker) = &mut status.marker
         {
             marker.counter = 0;
         }
+        let known = self.nodes[n].agent.as_ref().and_then(|a| a.step.view().record.as_ref());
+        if let (Some(Bug::OffersOfAnyStamp), Some(offer), Some(record)) = (self.bug, &mut beat.offer, known) {
+            offer.stamp = record.stamp();
+        }
         beat
+    }
+
+    /// The planted bug's: back behind whoever was master, and sealed in words.
+    fn unseal(&mut self, n: usize, boot: u64) {
+        let master = self.master();
+        let Some(run) = self.nodes[n].redis.as_ref().filter(|p| !p.is_master() && master != n).map(|p| p.run) else {
+            return;
+        };
+        self.replica_of(n, run, Some(master));
+        if let Some(agent) = self.agent(n, boot) {
+            agent.adapter.sealed_in_words = true;
+        }
     }
 
     /// One exchange: this side's beat there, the other's back.
@@ -512,11 +553,11 @@ impl World {
         self.send(n, caller, move |w| {
             w.called(caller, caller_boot, n, call, BEAT_EVERY_MS * MS);
             w.at_agent(caller, caller_boot, move |w| {
-                let mine = w.garbled(mine);
+                let mine = w.garbled(caller, mine);
                 w.agent_event(caller, Event::Beat(Box::new(mine)));
             });
         });
-        let beat = self.garbled(beat);
+        let beat = self.garbled(n, beat);
         self.agent_event(n, Event::Beat(Box::new(beat)));
     }
 

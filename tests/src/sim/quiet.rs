@@ -2,10 +2,9 @@
 //! `switching`, and tell the master's agent when nothing is in flight through them any more.
 
 use super::bugs::Bug;
-use super::client::WAIT_US;
-use super::world::{PROXIES, World};
+use super::world::World;
 use agent::step::{Asking, Event};
-use election::Stamp;
+use election::{Phase, Stamp};
 use std::collections::BTreeSet;
 
 /// Between two questions to a proxy.
@@ -28,7 +27,8 @@ pub(crate) enum Manners {
 }
 
 impl Manners {
-    pub(crate) const ALL: [Manners; 4] = [Manners::Carries, Manners::Holds, Manners::Slow, Manners::NeverQuiet];
+    /// Of those in `redis` mode.
+    pub(crate) const REDIS: [Manners; 4] = [Manners::Holds, Manners::Holds, Manners::Slow, Manners::NeverQuiet];
 
     fn holds(self) -> bool {
         self != Manners::Carries
@@ -38,40 +38,20 @@ impl Manners {
 impl World {
     /// Who holds requests back, as the agents read it in Consul.
     pub(crate) fn holding(&self) -> Event {
-        let holding = (0..PROXIES).filter(|proxy| self.mix.manners[*proxy].holds());
+        let holding = (0..self.proxies.len()).filter(|proxy| self.mix.proxies[*proxy].holds());
         Event::Proxies(holding.map(|proxy| proxy.to_string()).collect::<BTreeSet<_>>())
     }
 
     /// Whether a client's request waits in the proxy now.
     pub(crate) fn holds_back(&self, proxy: usize) -> bool {
-        let switching = self.proxies[proxy].route.is_some_and(|route| route.switching);
-        self.mix.manners[proxy].holds() && switching
+        let route = self.proxies[proxy].route.as_ref();
+        let switching = route.is_some_and(|route| route.phase == Phase::Switching);
+        self.mix.proxies[proxy].holds() && switching
     }
 
     /// How long a client's request needs before it leaves the proxy.
     pub(crate) fn way_out(&mut self, proxy: usize) -> u64 {
-        if self.mix.manners[proxy] == Manners::Slow { self.rng.range(0, SLOW_US) } else { 0 }
-    }
-
-    /// A request is under way until it is answered, its connection ends, or its client gives up.
-    pub(crate) fn sent(&mut self, proxy: usize, write: u32) {
-        self.proxies[proxy].in_flight.insert(write);
-        self.after(WAIT_US, move |w| {
-            w.proxies[proxy].in_flight.remove(&write);
-        });
-    }
-
-    pub(crate) fn answered(&mut self, write: u32) {
-        for proxy in &mut self.proxies {
-            proxy.in_flight.remove(&write);
-        }
-    }
-
-    /// Clients that waited for an answer learn nothing of their request.
-    pub(crate) fn connection_ends(&mut self, proxy: usize) {
-        let cut = std::mem::take(&mut self.proxies[proxy].in_flight);
-        self.ledger.cut += u64::try_from(cut.len()).unwrap_or_default();
-        self.proxies[proxy].connection = None;
+        if self.mix.proxies[proxy] == Manners::Slow { self.rng.range(0, SLOW_US) } else { 0 }
     }
 
     /// Asks the proxies what the agent wants to know.
@@ -82,7 +62,7 @@ impl World {
         if std::mem::replace(&mut agent.asked, stamp) == stamp {
             return;
         }
-        for proxy in (0..PROXIES).filter(|proxy| self.mix.manners[*proxy].holds()).collect::<Vec<_>>() {
+        for proxy in (0..self.proxies.len()).filter(|proxy| self.mix.proxies[*proxy].holds()).collect::<Vec<_>>() {
             self.ask_proxy(n, boot, proxy, stamp);
         }
     }
@@ -106,8 +86,8 @@ impl World {
     /// The record under which nothing new is sent and everything sent is answered.
     fn quiet_since(&self, proxy: usize) -> Option<Stamp> {
         let p = &self.proxies[proxy];
-        let stamp = p.route.filter(|route| route.switching).map(|route| route.stamp);
-        let quiet = p.in_flight.is_empty() && self.mix.manners[proxy] != Manners::NeverQuiet;
+        let stamp = p.route.as_ref().filter(|route| route.phase == Phase::Switching).map(|route| route.stamp);
+        let quiet = p.is_idle() && self.mix.proxies[proxy] != Manners::NeverQuiet;
         stamp.filter(|_| quiet || self.bug == Some(Bug::QuietInWords))
     }
 }

@@ -63,6 +63,7 @@ impl World {
         let (link, node) = (ask.link, ask.node);
         let sent = if continues { ask.offset } else { p.offset };
         p.downstream.push(Downstream { link, node, run: ask.run, online: continues, sent, ack: 0, acked_at: now });
+        p.count_replicas(now);
         if continues {
             let (replid, entries) = (p.replid.clone(), p.since(ask.offset));
             p.downstream.iter_mut().filter(|d| d.link == link).for_each(|d| d.sent = p.offset);
@@ -161,6 +162,7 @@ impl World {
                 for d in p.downstream.iter_mut().filter(|d| d.link == link) {
                     (d.online, d.ack, d.acked_at) = (true, offset, now);
                 }
+                p.count_replicas(now);
                 w.pump(s, s_run);
             });
         });
@@ -205,6 +207,7 @@ impl World {
 
     /// Sends everybody behind this one what they have not been sent.
     pub(crate) fn pump(&mut self, s: usize, run: u64) {
+        let unread = self.bug == Some(Bug::AcknowledgesUnread);
         let Some(p) = self.redis(s, run) else { return };
         let offset = p.offset;
         let behind: Vec<_> = p
@@ -213,7 +216,10 @@ impl World {
             .filter(|d| d.online && d.sent < offset)
             .map(|d| (d.link, d.node, d.run, d.sent))
             .collect();
-        p.downstream.iter_mut().filter(|d| d.online).for_each(|d| d.sent = offset);
+        p.downstream.iter_mut().filter(|d| d.online).for_each(|d| {
+            d.sent = offset;
+            d.ack = if unread { offset } else { d.ack };
+        });
         for (link, node, node_run, sent) in behind {
             let Some(entries) = self.redis(s, run).map(|p| p.since(sent)) else { return };
             self.stream(s, run, node, node_run, link, move |w| w.receive(node, node_run, link, sent, entries));
@@ -279,9 +285,11 @@ impl World {
 
     /// Ends the links of those behind it.
     pub(crate) fn drop_downstream(&mut self, s: usize, run: u64, which: impl Fn(usize) -> bool) {
+        let now = self.now;
         let Some(p) = self.redis(s, run) else { return };
         let gone: Vec<_> = p.downstream.iter().filter(|d| which(d.node)).map(|d| (d.link, d.node, d.run)).collect();
         p.downstream.retain(|d| !which(d.node));
+        p.count_replicas(now);
         for (link, node, node_run) in gone {
             self.send(s, node, move |w| {
                 w.at_redis(node, node_run, move |w| w.upstream_closed(node, node_run, link));
@@ -290,8 +298,10 @@ impl World {
     }
 
     fn downstream_closed(&mut self, s: usize, run: u64, link: u64) {
+        let now = self.now;
         if let Some(p) = self.redis(s, run) {
             p.downstream.retain(|d| d.link != link);
+            p.count_replicas(now);
         }
     }
 
@@ -315,6 +325,9 @@ impl World {
         let now = self.now;
         let node = &mut self.nodes[n];
         let Some(p) = node.redis.as_mut() else { return };
+        if beat.is_multiple_of(4) {
+            p.count_replicas(now);
+        }
         let late = |since: u64| now.saturating_sub(since) > LINK_TIMEOUT_US;
         if beat.is_multiple_of(4) && p.is_master() && !p.downstream.is_empty() {
             p.append(Entry::Ping, now, &mut node.disk);

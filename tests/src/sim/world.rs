@@ -17,15 +17,26 @@ use std::collections::BinaryHeap;
 /// Something that happens at an instant.
 pub(crate) type Task = Box<dyn FnOnce(&mut World)>;
 
+/// Instant and number in one word: most of a run's time goes into keeping these in order.
 struct Scheduled {
-    at: u64,
-    number: u64,
+    key: u64,
     task: Task,
+}
+
+impl Scheduled {
+    /// A run ends long before its clock (71 minutes) or its numbers outgrow half a word each.
+    fn new(at: u64, number: u32, task: Task) -> Self {
+        Self { key: (at << 32) | u64::from(number), task }
+    }
+
+    fn at(&self) -> u64 {
+        self.key >> 32
+    }
 }
 
 impl PartialEq for Scheduled {
     fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
+        self.key == other.key
     }
 }
 impl Eq for Scheduled {}
@@ -37,7 +48,7 @@ impl PartialOrd for Scheduled {
 impl Ord for Scheduled {
     // The heap gives the greatest first: the earliest instant, and of one instant the first that was scheduled.
     fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.number).cmp(&(self.at, self.number))
+        other.key.cmp(&self.key)
     }
 }
 
@@ -52,6 +63,8 @@ pub(crate) struct Node {
     pub(crate) last_secret: String,
     /// The agent's memory on disk.
     pub(crate) memory: Memory,
+    /// The planted bug's: what is really on the disk.
+    pub(crate) unsynced: Option<Memory>,
     /// The newest record this node ever remembered, whatever its disk says.
     pub(crate) remembered: Stamp,
     /// Where its monotonic clock starts, in milliseconds, and how fast it runs, in thousandths.
@@ -63,7 +76,7 @@ pub(crate) struct Node {
 /// Everything.
 pub(crate) struct World {
     pub(crate) now: u64,
-    scheduled: u64,
+    scheduled: u32,
     queue: BinaryHeap<Scheduled>,
     pub(crate) rng: Rng,
     numbers: u64,
@@ -85,9 +98,6 @@ pub(crate) struct World {
     pub(crate) blind_proxies: bool,
 }
 
-/// How many proxies, each with a writing client.
-pub(crate) const PROXIES: usize = 2;
-
 impl World {
     pub(crate) fn new(seed: u64, bug: Option<Bug>, telling: bool) -> Self {
         let mut rng = Rng::new(seed);
@@ -96,7 +106,7 @@ impl World {
     }
 
     pub(crate) fn of(mut rng: Rng, mix: Mix, bug: Option<Bug>, telling: bool, name: &str) -> Self {
-        let ends = mix.nodes + 1 + PROXIES;
+        let ends = mix.nodes + 1 + mix.proxies.len();
         let node = |rng: &mut Rng| Node {
             up: true,
             clock: (rng.range(1_000_000, 9_000_000), rng.range(970, 1_030)),
@@ -114,7 +124,7 @@ impl World {
             bug,
             consul: Consul::default(),
             nodes,
-            proxies: (0..PROXIES).map(|_| Proxy::default()).collect(),
+            proxies: mix.proxies.iter().map(|_| Proxy::default()).collect(),
             cut: vec![vec![false; ends]; ends],
             mix,
             ledger: Ledger::default(),
@@ -129,18 +139,18 @@ impl World {
 
     /// Does the next thing, unless it lies after `until` or something has failed.
     pub(crate) fn step(&mut self, until: u64) -> bool {
-        if self.failure.is_some() || self.queue.peek().is_none_or(|next| next.at > until) {
+        if self.failure.is_some() || self.queue.peek().is_none_or(|next| next.at() > until) {
             return false;
         }
         let Some(next) = self.queue.pop() else { return false };
-        self.now = next.at;
+        self.now = next.at();
         (next.task)(self);
         true
     }
 
     pub(crate) fn after(&mut self, delay: u64, task: impl FnOnce(&mut World) + 'static) {
         self.scheduled += 1;
-        self.queue.push(Scheduled { at: self.now + delay, number: self.scheduled, task: Box::new(task) });
+        self.queue.push(Scheduled::new(self.now + delay, self.scheduled, Box::new(task)));
     }
 
     /// A number that nothing else has.
