@@ -2,8 +2,9 @@
 
 CARGO ?= cargo
 RUNS ?= 10
-SEEDS ?= 1000
-FIRST ?= 1
+SEEDS ?= 200
+TARGET ?= requests
+SECONDS ?= 180
 IDLE_SECONDS ?= 60
 BUSY_MINUTES ?= 10
 ENGINE ?= redis
@@ -11,7 +12,7 @@ ENGINE ?= redis
 TEST_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests build demo test check bench-failover bench-idle simulate chaos clean
+.PHONY: help setup setup-tests build demo test check bench-failover bench-idle simulate chaos fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,14 +53,20 @@ bench-idle: setup ## cost of an idle group, calm on a busy machine, a killed mas
 	@$(CARGO) run --release --locked -q -p understudy-tests --bin bench-idle -- --idle $(IDLE_SECONDS) --busy $(BUSY_MINUTES)
 	@$(CARGO) run --release --locked -q -p understudy-tests --bin bench-rejoin -- --runs $(RUNS)
 
-simulate: ## random faults on virtual time, on every core; SEEDS=1000 from FIRST=1, or SEED=n to replay one
+simulate: ## random faults on virtual time; SEEDS=200, or SEED=n to replay one
 	@$(CARGO) run --release --locked -q -p understudy-tests --bin simulate -- \
-		$(if $(SEED),--seed $(SEED),--first $(FIRST) --seeds $(SEEDS))
+		$(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
 chaos: setup-tests ## random faults upon real processes, as root; ENGINE=redis RUNS=10 SEED=1 ROUNDS=12 FAULTS=kill-redis,split,...
 	@$(CARGO) build --release --locked -q -p understudy -p understudy-tests
 	@target/release/chaos --engine $(ENGINE) --runs $(RUNS) $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(FAULTS),--faults $(FAULTS)) $(if $(PROTOCOL),--protocol $(PROTOCOL))
+
+fuzz: ## random bytes into a parser; TARGET=requests|replies|info|messages|documents|config SECONDS=180
+	@command -v cargo-fuzz >/dev/null 2>&1 || { echo "cargo-fuzz is not installed: cargo install cargo-fuzz" >&2; exit 1; }
+	@mkdir -p fuzz/corpus/$(TARGET)
+	@cd fuzz && RUSTC_BOOTSTRAP=1 nice -n 10 $(CARGO) fuzz run --sanitizer none $(TARGET) corpus/$(TARGET) seeds/$(TARGET) -- \
+		-max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=1024
 
 clean: ## remove what was built
 	$(CARGO) clean

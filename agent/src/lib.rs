@@ -8,6 +8,12 @@ mod clock;
 mod consul_side;
 mod database;
 pub mod engine;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing {
+    //! The fuzz targets of this package.
+    pub use crate::engine::redis::fuzzing::info;
+    pub use crate::step::fuzzing::messages;
+}
 mod http;
 mod instance;
 mod knock;

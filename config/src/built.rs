@@ -3,8 +3,6 @@
 //! `understudy check` accepts all of it. An agent or proxy refuses to start on it. When something gets built, its
 //! line here is deleted.
 
-use election::{Policy, Reads};
-
 use crate::agent::{AgentConfig, Engine};
 use crate::fault::{Fault, Faults, Loaded};
 use crate::proxy::{Protocol, ProxyConfig};
@@ -17,18 +15,6 @@ impl Loaded<AgentConfig> {
             let key = |name: &str| format!("instance[{index}].{name}");
             missing.when(instance.engine != Engine::Redis, key("engine"), "write \"redis\"");
         }
-        for (group, policy) in &self.groups {
-            missing.policy(policy, |name| format!("group.{group}.{name}"));
-        }
-        Faults::new(missing.faults)
-    }
-}
-
-impl Loaded<Policy> {
-    /// What this version cannot do of what the policy asks for.
-    pub fn not_built_yet(&self) -> Faults {
-        let mut missing = Missing::of(self);
-        missing.policy(self, str::to_owned);
         Faults::new(missing.faults)
     }
 }
@@ -55,11 +41,6 @@ struct Missing<'l, T> {
 impl<'l, T> Missing<'l, T> {
     fn of(loaded: &'l Loaded<T>) -> Self {
         Self { loaded, faults: Vec::new() }
-    }
-
-    fn policy(&mut self, policy: &Policy, key: impl Fn(&str) -> String) {
-        self.when(policy.fsync, key("fsync"), "write false");
-        self.when(policy.reads == Reads::Durable, key("reads"), "write \"local\"");
     }
 
     fn when(&mut self, asked: bool, key: String, instead: &str) {

@@ -13,6 +13,8 @@ mod claims;
 pub mod consul;
 pub mod fault;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod load;
 mod names;
 mod near;

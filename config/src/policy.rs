@@ -4,7 +4,7 @@ use election::{Durability, Policy, Reads, WithoutReplica};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::fault::{Fault, Faults, Loaded};
+use crate::fault::{Fault, Faults};
 use crate::read_agent;
 use crate::reader::{self, shown};
 
@@ -12,11 +12,11 @@ use crate::reader::{self, shown};
 const TITLE: &str = "a policy";
 
 /// Reads a policy as the file's `[group.NAME]` writes it; what `text` leaves out is as in `base`. `file` is what faults
-/// call the text. What this version cannot do yet is a fault too: the policy is in force as soon as it is written.
+/// call the text.
 pub fn parse_policy(file: &str, text: &str, base: &Policy) -> Result<Policy, Faults> {
     let read = |root: &mut reader::Section<'_>| read_agent::policy(root, base);
     let (loaded, _) = reader::read_titled(file, TITLE, text, read)?;
-    built(loaded)
+    Ok(loaded.value)
 }
 
 /// The same of single settings, as words of a command line: `detect_after` and `500ms`. Texts need no quotes.
@@ -54,11 +54,6 @@ pub fn policy_text(policy: &Policy) -> String {
         span(policy.flap_pause),
         policy.max_lag
     )
-}
-
-fn built(loaded: Loaded<Policy>) -> Result<Policy, Faults> {
-    let missing = loaded.not_built_yet();
-    if missing.is_empty() { Ok(loaded.value) } else { Err(missing) }
 }
 
 /// A word of the command line as TOML would have it: numbers and booleans bare, everything else in quotes.
@@ -124,13 +119,5 @@ mod tests {
         assert!(faults.contains("durability: \"block\" can be promised only where"), "{faults}");
         let faults = parse_policy("g", "durability = \"async\"", &odd()).unwrap_err();
         assert!(faults.iter().all(|fault| fault.place.is_some()), "{faults}");
-    }
-
-    #[test]
-    fn what_is_not_built_yet_is_refused_as_in_the_file() {
-        let settings = [("fsync", "true"), ("reads", "durable")];
-        let faults = parse_policy_settings("g", &settings, &Policy::default()).unwrap_err().to_string();
-        assert!(faults.contains("g: fsync: this version of understudy cannot do that yet; write false"), "{faults}");
-        assert!(faults.contains("g: reads: this version"), "{faults}");
     }
 }

@@ -319,6 +319,7 @@ mod tests {
             }),
             replica: None,
             previous: None,
+            fsync: false,
             switchover: None,
         }
     }

@@ -6,6 +6,8 @@
 //! Nothing here decides anything about a group.
 
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod http;
 mod kv;
 mod layout;

@@ -412,6 +412,12 @@ pub enum Reason {
         /// Why.
         why: String,
     },
+    /// The policy's `fsync` is carried out in an order that never promises too much.
+    #[error("fsync: writing into the record that {step}")]
+    AgreeingOnDisks {
+        /// What it says from then on.
+        step: String,
+    },
     /// Settings follow the record.
     #[error("bringing the master's settings in line with the record")]
     Aligning,

@@ -31,6 +31,10 @@ pub struct Record {
     pub master: Option<Master>,
     /// The hot replica: its copy holds every acknowledged write.
     pub replica: Option<Replica>,
+    /// Every node puts each write on its disk before it acknowledges it: the policy as the master carries it out, whose
+    /// own disk was ready before this said so.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub fsync: bool,
     /// The mastership before this one.
     pub previous: Option<Previous>,
     /// The planned switchover under way, if any.
@@ -135,6 +139,14 @@ pub struct Certificate {
     pub lineage: Lineage,
     /// The copy had reached at least this position when it was certified.
     pub position: Position,
+    /// Every write that is acknowledged under it is on the disks of both copies, as are all earlier ones.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub fsync: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// The mastership that an epoch replaced.
@@ -148,6 +160,9 @@ pub struct Previous {
     pub position: Option<Position>,
     /// Why it ended, a sentence for people.
     pub reason: String,
+    /// Every write that it acknowledged is on the disks of both its copies.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub fsync: bool,
     /// Whether acknowledged writes may have been lost with it, and which.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_loss: Option<String>,

@@ -22,7 +22,7 @@ pub struct Violation {
 type Check = fn(&Snapshot, &Action) -> Result<(), (u8, &'static str)>;
 
 /// Every invariant that one agent can check by itself.
-pub const CHECKS: [Check; 10] = [
+pub const CHECKS: [Check; 11] = [
     named_copies_are_kept,
     record_changes_on_the_index_that_was_read,
     only_named_copies_become_master,
@@ -31,6 +31,7 @@ pub const CHECKS: [Check; 10] = [
     open_only_in_own_active_epoch,
     certified_only_when_complete,
     released_only_after_the_record,
+    disks_keep_their_promise,
     nothing_older_than_the_memory,
     no_role_change_without_consul,
 ];
@@ -128,7 +129,7 @@ fn takes_back(s: &Snapshot, record: &Record) -> bool {
     record.phase == Phase::Promoting && same_run
 }
 
-/// One of the two that held every write, after the other's run has ended too.
+/// One of the two that held every write, after the other's run has ended too, or with all of them on its own disk.
 fn both_restarted(s: &Snapshot, record: &Record) -> bool {
     let lost = |id, run| s.peers.get(id).is_some_and(|p: &Peer| p.beat.engine.has_lost(run));
     let Some(master) = &record.master else { return false };
@@ -137,7 +138,11 @@ fn both_restarted(s: &Snapshot, record: &Record) -> bool {
         Phase::Promoting => before.is_some_and(|m| m.id == s.me.id),
         _ => record.is_replica(&s.me.id),
     };
-    second && lost(&master.id, &master.incarnation)
+    let on_disk = match record.phase {
+        Phase::Promoting => record.previous.as_ref().is_some_and(|p| p.fsync),
+        _ => record.replica.as_ref().is_some_and(|r| r.certificate.fsync),
+    };
+    second && (on_disk || lost(&master.id, &master.incarnation))
 }
 
 fn holds_certificate(s: &Snapshot, record: &Record) -> bool {
@@ -233,7 +238,8 @@ pub fn released_only_after_the_record(s: &Snapshot, action: &Action) -> Result<(
             ensure(record.replica.is_none(), 8, "giving out a certificate's password before the drop is confirmed")
         }
         Action::Engine(EngineOp::Fsync(false)) => {
-            ensure(record.replica.is_some(), 8, "trusting one disk that does not hold every write")
+            let others = record.replica.is_some() || !record.is_master(&s.me.id);
+            ensure(others, 8, "trusting one disk that does not hold every write")
         }
         // Not when the record says so already: settling a write must be possible after the database has ended.
         Action::Submit(p)
@@ -245,6 +251,27 @@ pub fn released_only_after_the_record(s: &Snapshot, action: &Action) -> Result<(
         }
         _ => Ok(()),
     }
+}
+
+/// Invariant 6 for `fsync`: a certificate speaks for a disk only when both have said so under the record that asks for
+/// it, and no disk stops while the record does.
+pub fn disks_keep_their_promise(s: &Snapshot, action: &Action) -> Result<(), (u8, &'static str)> {
+    let Some(record) = s.record() else { return Ok(()) };
+    if let Action::Engine(EngineOp::Fsync(false)) = action {
+        return ensure(!record.fsync, 6, "a disk may lag although the record says that none does");
+    }
+    let Some(p) = proposal(action) else { return Ok(()) };
+    let promises = |r: &Record| r.replica.as_ref().filter(|r| r.certificate.fsync).map(|r| r.certificate.nonce.clone());
+    let Some(promised) = promises(&p.record) else { return Ok(()) };
+    ensure(p.record.fsync, 6, "a certificate speaks for disks that nobody asks to keep up")?;
+    if promises(record) == Some(promised) {
+        return Ok(());
+    }
+    let peer = p.record.replica.as_ref().and_then(|r| s.peers.get(&r.id));
+    let theirs = peer.and_then(Peer::status).is_some_and(|st| st.fsync && st.persisted);
+    let heard = peer.is_some_and(|peer| peer.beat.stamp == record.stamp());
+    let mine = s.status().is_some_and(|st| st.fsync && st.persisted);
+    ensure(record.fsync && mine && theirs && heard, 6, "a certificate speaks for a disk that has not said so")
 }
 
 /// Invariant 10.

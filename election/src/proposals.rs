@@ -24,6 +24,7 @@ pub(crate) fn bootstrap(s: &Snapshot, status: &Status) -> Proposal {
         phase: Phase::Bootstrapping,
         master: Some(master(s, status)),
         replica: None,
+        fsync: s.policy.fsync,
         previous: None,
         switchover: None,
     };
@@ -44,6 +45,11 @@ pub(crate) fn succeed(
         master: record.master.as_ref().map(|m| Identity { id: m.id.clone(), incarnation: m.incarnation.clone() }),
         position: Some(status.position),
         reason: reason.to_owned(),
+        fsync: match record.phase {
+            // What its two copies held is what those of the epoch before held.
+            Phase::Promoting => record.previous.as_ref().is_some_and(|before| before.fsync),
+            _ => record.replica.as_ref().is_some_and(|replica| replica.certificate.fsync),
+        },
         data_loss,
     };
     let phase = if record.active_epoch == 0 { Phase::Bootstrapping } else { Phase::Promoting };
@@ -77,6 +83,9 @@ pub(crate) fn force(s: &Snapshot, record: &Record, status: &Status, command: &Co
     let mut proposal = succeed(s, record, status, &reason, Some(known_loss(record, status)));
     proposal.record.switchover = Some(SwitchoverRef { id: command.id.clone(), target: s.me.id.clone() });
     proposal.consume = Some(index);
+    if let Some(previous) = &mut proposal.record.previous {
+        previous.fsync = false; // Nothing is proven of this copy.
+    }
     proposal
 }
 
@@ -133,9 +142,26 @@ pub(crate) fn certify(s: &Snapshot, record: &Record, mine: &Status, certifying: 
             incarnation: certifying.incarnation.clone(),
             lineage: mine.lineage.clone(),
             position: at,
+            fsync: record.fsync && s.policy.is_sync(),
         },
     };
     plain(s, Record { replica: Some(replica), ..next(s, record) }, false)
+}
+
+/// The policy's `fsync` as every node carries it out from now on. What is asked of nobody is proven by nothing.
+pub(crate) fn ask_of_disks(s: &Snapshot, record: &Record) -> Proposal {
+    let fsync = s.policy.fsync;
+    let mut replica = record.replica.clone();
+    if let Some(replica) = &mut replica {
+        replica.certificate.fsync &= fsync && s.policy.is_sync();
+    }
+    plain(s, Record { fsync, replica, ..next(s, record) }, false)
+}
+
+/// Both disks hold every write.
+pub(crate) fn prove_disks(s: &Snapshot, record: &Record, replica: &Replica) -> Proposal {
+    let certificate = Certificate { fsync: true, ..replica.certificate.clone() };
+    plain(s, Record { replica: Some(Replica { certificate, ..replica.clone() }), ..next(s, record) }, false)
 }
 
 /// The hot replica may not be promoted any more.
@@ -171,12 +197,6 @@ pub(crate) fn switch_back(s: &Snapshot, record: &Record, why: &str) -> Proposal 
 /// The same record under a higher seq: whatever was in flight on the old index is dead.
 pub(crate) fn renew(s: &Snapshot, record: &Record, take_leader: bool) -> Proposal {
     plain(s, next(s, record), take_leader)
-}
-
-/// A node takes on what an operator asked of it, and raises the record's seq by it: nothing that was decided before is
-/// applied after.
-pub(crate) fn take_on(s: &Snapshot, record: &Record, outcome: Outcome, command_index: u64) -> Proposal {
-    Proposal { result: Some(outcome), consume: Some(command_index), ..renew(s, record, false) }
 }
 
 fn plain(s: &Snapshot, record: Record, take_leader: bool) -> Proposal {

@@ -252,6 +252,7 @@ fn promoting(s: &mut Snapshot) {
             master: Some(Identity { id: "a".into(), incarnation: "run-a".into() }),
             position: Some(Position(1_000)),
             reason: "master process died".into(),
+            fsync: false,
             data_loss: None,
         });
     });
@@ -381,6 +382,16 @@ fn a_copy_is_certified_step_by_step() {
         theirs(s, "c", |st| st.persisted = false);
     };
     row("not before its disk has it", "a", half, "wait", "certifying_copy");
+    let fsync = move |theirs_too: bool| {
+        move |s: &mut Snapshot| {
+            read_back(s);
+            s.policy.fsync = true;
+            recorded(s, |r| r.fsync = true);
+            theirs(s, "c", |st| st.fsync = theirs_too);
+        }
+    };
+    row("fsync: not before its disk keeps up", "a", fsync(false), "wait", "certifying_copy");
+    row("fsync: both disks keep up", "a", fsync(true), "submit", "certifying_copy");
     let second = move |s: &mut Snapshot| {
         read_back(s);
         mine(s, |st| st.replicas.push(attached("b", 1_000)));
@@ -631,11 +642,6 @@ fn a_forced_failover_needs_a_master_that_is_gone() {
         peer(s, "b").heard = Millis(NOW.0 - 60_000);
     };
     row("a spare seals first", "c", gone, "seal", "forcing");
-    let away = move |s: &mut Snapshot| {
-        gone(s);
-        s.view.reachable = false;
-    };
-    row("not without Consul", "c", away, "wait", "consul_away");
     let sealed = move |s: &mut Snapshot| {
         gone(s);
         mine(s, |st| st.role = EngineRole::Sealed);
@@ -694,20 +700,14 @@ fn asked(s: &mut Snapshot, op: CommandOp) {
 fn a_node_takes_on_what_concerns_it() {
     row("drain a spare", "c", |s| asked(s, CommandOp::Drain), "answer", "taking_on");
     row("drain a master", "a", |s| asked(s, CommandOp::Drain), "answer", "taking_on");
-    // It may be on its way to be certified: its run ends, then the record's seq is raised by the very transaction.
-    row("reinit a spare", "c", |s| asked(s, CommandOp::Reinit), "kill", "taking_on");
+    row("reinit a spare", "c", |s| asked(s, CommandOp::Reinit), "answer", "taking_on");
     row("never a master", "a", |s| asked(s, CommandOp::Reinit), "answer", "refusing");
     row("never a hot replica", "b", |s| asked(s, CommandOp::Reinit), "answer", "refusing");
     let down = |s: &mut Snapshot| {
         asked(s, CommandOp::Reinit);
         s.engine = Engine::Down { why: "its file is garbled".into() };
     };
-    row("a spare that does not run", "c", down, "submit", "taking_on");
-    let away = |s: &mut Snapshot| {
-        asked(s, CommandOp::Reinit);
-        s.view.reachable = false;
-    };
-    row("not without Consul", "c", away, "wait", "consul_away");
+    row("a spare that does not start", "c", down, "answer", "taking_on");
     let other = |s: &mut Snapshot| {
         asked(s, CommandOp::Reinit);
         s.view.command.as_mut().expect("asked").0.target = Some("b".into());
@@ -908,4 +908,92 @@ fn the_best_copy_is_chosen() {
     assert_eq!(nominated(|s| peer(s, "b").heard = Millis(NOW.0 - 1_000)), "c", "one that is heard");
     assert_eq!(nominated(|s| requested(s, Some("c"))), "c", "the one an operator asks for");
     assert_eq!(nominated(|_| {}), "b", "else the first by name");
+}
+
+/// The policy promises both disks, and the record has come so far.
+fn durable(s: &mut Snapshot, asked: bool, proven: bool) {
+    s.policy.fsync = true;
+    recorded(s, |r| {
+        r.fsync = asked;
+        r.replica.as_mut().expect("a hot replica").certificate.fsync = proven;
+    });
+    let stamp = s.view.record.as_ref().expect("a record").stamp();
+    for peer in s.peers.values_mut() {
+        peer.beat.stamp = stamp;
+    }
+}
+
+#[test]
+fn both_disks_are_promised_only_when_both_hold_every_write() {
+    let asked = |s: &mut Snapshot| durable(s, false, false);
+    row("the master's own disk first", "a", asked, "fsync-always", "aligning");
+    row("nobody else moves before the record asks", "b", asked, "wait", "understudying");
+    let ready = move |s: &mut Snapshot| (asked(s), mine(s, |st| st.fsync = true)).0;
+    row("then the record asks every node", "a", ready, "submit", "agreeing_on_disks");
+    row("not while Consul is away", "a", |s| (ready(s), s.view.reachable = false).0, "wait", "serving");
+    let both = |s: &mut Snapshot| {
+        durable(s, true, false);
+        mine(s, |st| st.fsync = true);
+    };
+    let told = |s: &mut Snapshot| durable(s, true, false);
+    row("the hot replica does it", "b", told, "fsync-always", "understudying");
+    row("a spare does it", "c", told, "fsync-always", "spare");
+    row("not in the middle of a copy", "c", |s| (told(s), mine(s, |st| st.persisted = false)).0, "wait", "spare");
+    row("nothing is proven yet", "a", both, "wait", "serving");
+    let proven = move |s: &mut Snapshot| {
+        both(s);
+        theirs(s, "b", |st| st.fsync = true);
+    };
+    row("both do: the certificate says so", "a", proven, "submit", "agreeing_on_disks");
+    let but = move |change: fn(&mut Snapshot)| move |s: &mut Snapshot| (proven(s), change(s)).0;
+    row("not on a word under an older record", "a", but(|s| peer(s, "b").beat.stamp.seq -= 1), "wait", "serving");
+    row("not on an older data set", "a", but(|s| theirs(s, "b", |st| st.persisted = false)), "wait", "serving");
+    let group = but(|s| s.policy.durability = Durability::Async);
+    row("not where the master acknowledges alone", "a", group, "need-not", "aligning");
+
+    let done = |s: &mut Snapshot| {
+        durable(s, true, true);
+        mine(s, |st| st.fsync = true);
+    };
+    row("so it stays: the master", "a", done, "wait", "serving");
+    row("and the hot replica", "b", done, "wait", "understudying");
+    let less = move |s: &mut Snapshot| (done(s), s.policy.fsync = false).0;
+    row("less is promised first", "a", less, "submit", "agreeing_on_disks");
+    row("and until then no disk lags", "b", less, "wait", "understudying");
+    let over = move |s: &mut Snapshot| {
+        durable(s, false, false);
+        s.policy.fsync = false;
+        mine(s, |st| st.fsync = true);
+    };
+    row("then the disks may: the master's", "a", over, "fsync-configured", "aligning");
+    row("and the hot replica's", "b", over, "fsync-configured", "understudying");
+}
+
+#[test]
+fn with_fsync_either_disk_is_enough() {
+    let restarted = |me: &'static str, proven: bool, change: fn(&mut Snapshot)| {
+        move |s: &mut Snapshot| {
+            durable(s, true, proven);
+            both_restarted(s, me, 41, 41);
+            mine(s, |st| st.fsync = true);
+            s.peers.iter_mut().filter(|(id, _)| id.as_str() != "c").for_each(|(_, p)| p.heard = Millis(NOW.0 - 60_000));
+            if me == "b" {
+                silence_of_master(s, 60_000);
+            }
+            change(s);
+        }
+    };
+    row("the hot replica goes on alone", "b", restarted("b", true, |_| {}), "submit", "resuming");
+    row("the master goes on alone", "a", restarted("a", true, |_| {}), "submit", "resuming");
+    row("not before both disks were proven", "a", restarted("a", false, |_| {}), "wait", "waiting_for_other");
+    row("nor the hot replica", "b", restarted("b", false, |_| {}), "wait", "waiting_for_other");
+    let older = |s: &mut Snapshot| mine(s, |st| st.marker = Some(marker(4, "older-cert")));
+    row("not from an older data set", "b", restarted("b", true, older), "wait", "waiting_for_other");
+    let alone = |s: &mut Snapshot| s.policy.durability = Durability::Async;
+    row("not where the master acknowledged alone", "b", restarted("b", true, alone), "wait", "waiting_for_other");
+    let unbroken = |s: &mut Snapshot| {
+        peer(s, "b").heard = NOW;
+        theirs(s, "b", |st| st.incarnation = "run-b".into());
+    };
+    row("an unbroken hot replica acts at once", "a", restarted("a", true, unbroken), "wait", "handing_over");
 }

@@ -240,9 +240,11 @@ mod tests {
                     incarnation: Incarnation::from("r2"),
                     lineage: Lineage::from("l"),
                     position: Position(1),
+                    fsync: false,
                 },
             }),
             previous: None,
+            fsync: false,
             switchover: None,
         };
         let members = ["db0", "db1", "db2", "db3"].into_iter().map(|id| (NodeId::from(id), member(id))).collect();

@@ -137,6 +137,53 @@ async fn when_both_data_sets_are_gone_nobody_goes_on() -> Result<()> {
     Ok(())
 }
 
+/// The record as it stands in Consul.
+async fn record(story: &Story) -> Result<Record> {
+    Ok(serde_json::from_slice(&story.document("record").await?.context("no record")?)?)
+}
+
+/// Waits until the record promises that both disks hold every write, or that they need not, and each of `nodes` writes
+/// by that.
+async fn disks(story: &Story, nodes: [&String; 2], promise: bool) -> Result<()> {
+    until(&format!("fsync {promise} everywhere"), async || {
+        let record = record(story).await?;
+        let proven = record.replica.as_ref().is_some_and(|r| r.certificate.fsync);
+        anyhow::ensure!((record.fsync, proven) == (promise, promise), "{record:?}");
+        for node in nodes {
+            let setting = story.setting(node, "appendfsync").await?;
+            anyhow::ensure!((setting == "always") == promise, "{node}: {setting}");
+        }
+        Ok(Some(()))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn with_fsync_the_hot_replica_goes_on_alone_when_the_master_never_returns() -> Result<()> {
+    let (mut story, before) = three().await?;
+    let mut writer = story.client("disks").await?;
+    let set = |word: &str| story.understudy(&["config", "demo", "set", word]);
+    assert_eq!(set("fsync=true")?.code, 0);
+    disks(&story, [&before.master, &before.hot], true).await?;
+
+    writer.wait_for_acks(SWING, Instant::now(), LIMIT).await?;
+    story.power_cut(&[&before.master, &before.hot, &before.spares[0]])?;
+    story.empty(&before.master)?;
+    story.restart_agent(&before.hot)?;
+    let alone = story.taken_over(&before.master).await?;
+    assert_eq!((alone.active_master(), alone.epoch), (Some(before.hot.as_str()), before.epoch + 1));
+    let last = story.history().await?.pop().context("no history")?;
+    assert!(last.reason.contains("disk holds every acknowledged write"), "{}", last.reason);
+    assert_eq!(last.data_loss, None);
+
+    story.restart_agent(&before.spares[0])?;
+    let pair = [&before.hot, &before.spares[0]];
+    disks(&story, pair, true).await?;
+    assert_eq!(story.lost(&mut writer).await?, 0);
+    assert_eq!(story.understudy(&["config", "demo", "set", "fsync=false"])?.code, 0);
+    disks(&story, pair, false).await
+}
+
 /// What the agent of `node` knows of the marker on its disk.
 fn marker(story: &Story, node: &str) -> Result<Option<u64>> {
     let file = story.memory(node).join(format!("{}.memory.json", story.group()));

@@ -68,3 +68,8 @@ fn m9_nobody_else_acknowledges_before_the_drop_is_confirmed() {
 fn a_planned_switchover_cuts_no_client_off() {
     closed(Case::Handover, Some(Bug::QuietInWords));
 }
+
+#[test]
+fn with_fsync_either_of_the_two_disks_is_enough() {
+    closed(Case::BothDisks, Some(Bug::FsyncDoesNothing));
+}

@@ -6,7 +6,7 @@
 
 mod error;
 mod folder;
-mod redis;
+pub(crate) mod redis;
 mod supervise;
 
 use std::future::Future;

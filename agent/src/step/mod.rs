@@ -6,6 +6,8 @@
 //! no later than the instant it named; carry its effect out and hand the result in with [`Step::done`], whatever it is;
 //! send [`Step::beat`] to every peer every [`BEAT_EVERY_MS`], and at once when [`Step::news`] has changed.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod observed;
 
 pub use observed::{Asking, Event, Sighting};
@@ -124,6 +126,7 @@ fn is_no_news(before: &Engine, now: &Engine) -> bool {
         && old.role == new.role
         && marked(old) == marked(new)
         && old.persisted == new.persisted
+        && old.fsync == new.fsync
         && old.loading == new.loading
         && old.channel == new.channel
         && old.quiesced == new.quiesced
@@ -141,6 +144,8 @@ pub struct Step {
     observed: Observed,
     must_read: bool,
     in_flight: bool,
+    /// A database is being told that its disk may lag: whatever it says of itself meanwhile may not be true any more.
+    loosening: bool,
     not_before: Millis,
     /// What is being answered with yes.
     taking_on: Option<CommandOp>,
@@ -171,6 +176,7 @@ impl Step {
             observed: Observed::new(now),
             must_read: false,
             in_flight: false,
+            loosening: false,
             not_before: Millis::default(),
             taking_on: None,
             start_backoff: START_BACKOFF_MS.0,
@@ -184,8 +190,11 @@ impl Step {
     }
 
     /// Takes in something that arrived.
-    pub fn handle(&mut self, now: Millis, event: Event) {
+    pub fn handle(&mut self, now: Millis, mut event: Event) {
         self.observed.awake(&mut self.known, now);
+        if let (Event::Engine(Engine::Up(status)), true) = (&mut event, self.loosening) {
+            status.fsync = false;
+        }
         if let Event::Engine(engine) = &event {
             self.engine_changed(now, engine);
         }
@@ -226,7 +235,7 @@ impl Step {
 
     /// Takes in what became of the effect that `poll` gave.
     pub fn done(&mut self, now: Millis, done: Done) {
-        self.in_flight = false;
+        (self.in_flight, self.loosening) = (false, false);
         match done {
             Done::Read(Some(view)) => {
                 self.must_read = false;
@@ -465,15 +474,16 @@ impl Step {
             // While it is under way the database may show the new name already, and the password here is the old one.
             self.known.channel = None;
         }
+        if let (What::Engine(EngineOp::Fsync(false)), Engine::Up(status)) = (&what, &mut self.known.engine) {
+            self.loosening = true;
+            status.fsync = false;
+        }
         self.in_flight = true;
         self.draw(); // Each effect has texts of its own.
-        let answered = match &what {
-            What::Answer { outcome, command_index } if outcome.done => Some(*command_index),
-            What::Submit(proposal) => proposal.consume,
-            _ => None,
-        };
-        let asked = self.known.view.command.as_ref().filter(|(_, index)| Some(*index) == answered);
-        self.taking_on = asked.map(|(command, _)| command.op);
+        if let What::Answer { outcome, command_index } = &what {
+            let asked = self.known.view.command.as_ref().filter(|(_, index)| index == command_index && outcome.done);
+            self.taking_on = asked.map(|(command, _)| command.op);
+        }
         // A record that is gone or went back is not acted on, but the database is looked after: by what is remembered.
         let stamp =
             self.known.record().map_or(self.known.memory.stamp, |record| record.stamp().max(self.known.memory.stamp));
@@ -481,10 +491,8 @@ impl Step {
     }
 
     fn submitted(&mut self, now: Millis, proposal: Proposal, written: Written) {
-        let taking_on = self.taking_on.take();
         match written {
             Written::Applied { index } => {
-                self.take_on(now, taking_on);
                 self.known.writing = Writing::Settled;
                 self.known.settled = true;
                 let view = observed::after(&self.known.view, &proposal, index);

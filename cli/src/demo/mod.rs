@@ -34,7 +34,8 @@ async fn play(keep: bool) -> Result<(), Failure> {
     let story = Story::new();
     let binary = env::current_exe().map_err(|error| Failure::new(format!("cannot find my own program: {error}")))?;
     story.prologue()?;
-    let mut rig = Rig::builder(binary).keep(keep).start().await.map_err(|error| failed(&error))?;
+    let rig = Rig::builder(binary).listener("protocol = \"redis\"").keep(keep);
+    let mut rig = rig.start().await.map_err(|error| failed(&error))?;
     let acts = perform(&mut rig, &story).await?;
     if keep {
         story.say(&format!("Configuration, data and logs are left in {}", rig.folder().display()))?;

@@ -41,7 +41,7 @@ impl Story {
     pub(super) fn prologue(&self) -> Result<(), Failure> {
         print(&format!("{}\n", self.paint.bold("Understudy: the hot replica knows every line")))?;
         self.say("On this machine, in a temporary folder and on free ports: one Consul, three nodes, each an agent")?;
-        self.say("with a Redis, one proxy, and one client that writes a new key every 5 ms through the proxy.")?;
+        self.say("with a Redis, one proxy that speaks Redis, and one client that writes a key every 5 ms through it.")?;
         self.waiting("Starting them; the first master is elected, the others copy its data …")
     }
 

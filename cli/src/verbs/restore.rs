@@ -179,7 +179,14 @@ fn restored(newest: &Record, reason: &str) -> Record {
     let epoch = newest.epoch + 1;
     let active = matches!(newest.phase, Phase::Active | Phase::Switching);
     let same = newest.master.as_ref().map(|m| Identity { id: m.id.clone(), incarnation: m.incarnation.clone() });
-    let fresh = Previous { epoch: newest.epoch, master: same, position: None, reason: String::new(), data_loss: None };
+    let fresh = Previous {
+        epoch: newest.epoch,
+        master: same,
+        position: None,
+        reason: String::new(),
+        fsync: false,
+        data_loss: None,
+    };
     // Whoever may take back an epoch that was not opened stands in `previous`.
     let previous = if active { fresh } else { newest.previous.clone().unwrap_or(fresh) };
     Record {

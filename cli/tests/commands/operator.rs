@@ -381,8 +381,8 @@ async fn an_edited_policy_is_checked_and_a_concurrent_change_is_not_lost() {
 
     let set = |word: &str| ask(&rig, &["config", "g", "set", word]);
     for (word, says) in [
-        ("fsync=true", "fsync: this version of understudy cannot do that yet"),
-        ("reads=durable", "reads: this version of understudy cannot do that yet"),
+        ("fsync=perhaps", "fsync: is a text"),
+        ("reads=dirty", "reads: \"dirty\""),
         ("paused=true", "paused: there is no such key"),
         ("hang_after=1ms", "is not between"),
     ] {

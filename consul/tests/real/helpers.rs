@@ -77,6 +77,7 @@ pub(crate) fn record(epoch: u64, seq: u64, master: &str) -> Record {
         }),
         replica: None,
         previous: None,
+        fsync: false,
         switchover: None,
     }
 }

@@ -19,11 +19,13 @@ struct Pair<'a> {
     second: Option<(&'a NodeId, &'a Incarnation)>,
     epochs: RangeInclusive<u64>,
     nonce: Option<&'a Nonce>,
+    /// Each of the two has every acknowledged write on its disk.
+    fsync: bool,
 }
 
 /// The run that the record names on this node has ended, and this is another one, sealed since its boot.
 pub(super) fn decide(s: &Snapshot, record: &Record, status: &Status) -> Decision {
-    let Some(pair) = pair(record) else { return Decision::wait(Reason::Halted) };
+    let Some(pair) = pair(s, record) else { return Decision::wait(Reason::Halted) };
     if status.loading {
         return Decision::wait(Reason::Loading);
     }
@@ -35,6 +37,10 @@ pub(super) fn decide(s: &Snapshot, record: &Record, status: &Status) -> Decision
     };
     let theirs = match report(s, &pair, id, run) {
         Ok(theirs) => theirs,
+        Err(Reason::WaitingForOther { .. }) if pair.fsync && mine.is_some() => {
+            let why = "master and hot replica were both lost; this one's disk holds every acknowledged write (fsync)";
+            return submit(s, proposals::succeed(s, record, status, why, None), Reason::Resuming);
+        }
         Err(reason) => return Decision::wait(reason),
     };
     let Some(own) = mine else { return Decision::wait(refusal(status)) };
@@ -43,9 +49,12 @@ pub(super) fn decide(s: &Snapshot, record: &Record, status: &Status) -> Decision
         return Decision::wait(Reason::OtherResumes { node: id.clone() });
     }
     let why = "master and hot replica were both restarted; the newer of the two data sets goes on";
-    let loss = "writes acknowledged in the last moments before both databases ended may be lost, as far as neither \
-                disk had them (appendfsync everysec: up to two seconds)";
-    submit(s, proposals::succeed(s, record, status, why, Some(loss.to_owned())), Reason::Resuming)
+    let loss = (!pair.fsync).then(|| {
+        "writes acknowledged in the last moments before both databases ended may be lost, as far as neither disk had \
+         them (appendfsync everysec: up to two seconds)"
+            .to_owned()
+    });
+    submit(s, proposals::succeed(s, record, status, why, loss), Reason::Resuming)
 }
 
 /// Nobody else held the writes: this master was alone, and every write was on its disk before it was answered.
@@ -56,7 +65,7 @@ fn alone(s: &Snapshot, record: &Record, status: &Status, mine: Option<(u64, u64)
     }
     let why = "master process died; it resumed from its own disk, no hot replica was recorded";
     // An `async` master acknowledges before its disk has the write, alone as well.
-    let loss = (!s.policy.is_sync() && !s.policy.fsync).then(|| {
+    let loss = (!s.policy.is_sync() && !record.fsync).then(|| {
         "async group: writes acknowledged in the last moments before the database ended may be lost, as far as its disk \
          did not have them (appendfsync everysec: up to two seconds)"
             .to_owned()
@@ -93,7 +102,7 @@ fn refusal(status: &Status) -> Reason {
     Reason::MayNotResume { why: why.to_owned() }
 }
 
-fn pair(record: &Record) -> Option<Pair<'_>> {
+fn pair<'a>(s: &Snapshot, record: &'a Record) -> Option<Pair<'a>> {
     let master = record.master.as_ref()?;
     let first = (&master.id, &master.incarnation);
     let replica = record.replica.as_ref();
@@ -105,6 +114,7 @@ fn pair(record: &Record) -> Option<Pair<'_>> {
             second: record.previous.as_ref().and_then(|p| p.master.as_ref()).map(|m| (&m.id, &m.incarnation)),
             epochs: record.active_epoch..=record.epoch,
             nonce: None,
+            fsync: s.policy.is_sync() && record.previous.as_ref().is_some_and(|before| before.fsync),
         },
         _ => Pair {
             first,
@@ -112,6 +122,7 @@ fn pair(record: &Record) -> Option<Pair<'_>> {
             // An operator who restores the record gives the same run another epoch, and it may end before its marker says so.
             epochs: record.active_epoch..=record.epoch,
             nonce: replica.map(|r| &r.certificate.nonce),
+            fsync: s.policy.is_sync() && replica.is_some_and(|r| r.certificate.fsync),
         },
     })
 }

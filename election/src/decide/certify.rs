@@ -1,7 +1,7 @@
 //! A master without a hot replica makes one: a copy catches up, is left alone on an exclusive channel, carries the
 //! certificate's marker, and only then enters the record.
 
-use super::{engine, next_marker, shared_channel, submit};
+use super::{disks, engine, next_marker, shared_channel, submit};
 use crate::decision::{Action, Decision, EngineOp, Reason};
 use crate::documents::Record;
 use crate::ids::{Address, NodeId};
@@ -143,7 +143,7 @@ fn exclusive(s: &Snapshot, record: &Record, status: &Status, c: &Certifying, pee
         return engine(EngineOp::Mark(next_marker(s, record, status, c.nonce.clone())), reason());
     };
     let read_back = theirs.marker.as_ref().is_some_and(|m| m.nonce == c.nonce && m.uid == record.uid);
-    if !read_back || theirs.position < at || !caught_up(s, status, theirs) {
+    if !read_back || theirs.position < at || !caught_up(s, status, theirs) || !disks::allow(s, record, status, peer) {
         return Decision::wait(reason());
     }
     submit(s, proposals::certify(s, record, status, c, at), reason())

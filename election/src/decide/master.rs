@@ -1,7 +1,7 @@
 //! The master the record names: promote it, keep its settings in line with the record, let go of a lost hot replica
 //! in the order that loses nothing.
 
-use super::{both_lost, certify, engine, next_marker, replica::REFUSED_FOR_MS, submit, switchover};
+use super::{both_lost, certify, disks, engine, next_marker, replica::REFUSED_FOR_MS, submit, switchover};
 use crate::certificate;
 use crate::decision::{Action, Decision, EngineOp, Reason};
 use crate::documents::{Master, Phase, Record, Replica};
@@ -60,7 +60,7 @@ fn restarted(s: &Snapshot, record: &Record, master: &Master, status: &Status) ->
 /// Makes the named instance a master that carries the epoch's marker, then says so in the record.
 fn promote(s: &Snapshot, record: &Record, status: &Status) -> Decision {
     let reason = || Reason::Promoting { epoch: record.epoch };
-    if !status.fsync && s.policy.is_sync() {
+    if !status.fsync && (s.policy.is_sync() || record.fsync) {
         // `active` will name no hot replica: from here on this disk alone has to hold every write (invariant 8).
         return engine(EngineOp::Fsync(true), reason());
     }
@@ -99,6 +99,9 @@ fn serve(s: &Snapshot, record: &Record, status: &Status) -> Decision {
     }
     if !status.open {
         return engine(EngineOp::Open, Reason::Opening { epoch: record.epoch });
+    }
+    if let Some(decision) = disks::agree(s, record, status) {
+        return decision;
     }
     if let Some(decision) = switchover::command(s, record, status) {
         return decision;
@@ -196,8 +199,8 @@ fn align(s: &Snapshot, record: &Record, status: &Status) -> Option<EngineOp> {
     if !need && status.need && !certifying {
         return Some(EngineOp::Need(false));
     }
-    let alone_on_disk = sync && !attended;
-    (status.fsync != alone_on_disk).then_some(EngineOp::Fsync(alone_on_disk))
+    let on_disk = (sync && !attended) || record.fsync || s.policy.fsync;
+    (status.fsync != on_disk).then_some(EngineOp::Fsync(on_disk))
 }
 
 /// A master with its hot replica.

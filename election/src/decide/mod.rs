@@ -5,6 +5,7 @@
 
 mod both_lost;
 mod certify;
+mod disks;
 mod duty;
 mod forced;
 mod master;
@@ -64,8 +65,8 @@ pub fn decide(s: &Snapshot) -> Decision {
     }
     let decision = match record.role_of(&s.me.id) {
         Role::Master => master::decide(s, record, status),
-        Role::Replica => replica::decide(s, record, status),
-        Role::Spare => spare::decide(s, record, status),
+        Role::Replica => disks::keep(record, status, replica::decide(s, record, status)),
+        Role::Spare => disks::keep(record, status, spare::decide(s, record, status)),
     };
     pause::hold(s, record, decision)
 }

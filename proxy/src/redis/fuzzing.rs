@@ -160,3 +160,22 @@ fn reply(bytes: &[u8]) {
     assert!(!value || items == 0);
     let _ = (reply.integer(), reply.is_null(), reply.published());
 }
+
+#[cfg(test)]
+mod tests {
+    fn seeds(of: &str, target: fn(&[u8])) {
+        let folder = format!("{}/../fuzz/seeds/{of}", env!("CARGO_MANIFEST_DIR"));
+        let files = std::fs::read_dir(folder).expect("seeds").map(|entry| entry.expect("a seed").path());
+        assert_ne!(files.map(|file| target(&std::fs::read(file).expect("a seed"))).count(), 0);
+    }
+
+    #[test]
+    fn seeds_of_requests() {
+        seeds("requests", super::requests);
+    }
+
+    #[test]
+    fn seeds_of_replies() {
+        seeds("replies", super::replies);
+    }
+}

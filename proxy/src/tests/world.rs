@@ -162,6 +162,7 @@ pub(super) fn record(epoch: u64, seq: u64, phase: Phase, master: Option<(&str, S
         }),
         replica: None,
         previous: None,
+        fsync: false,
         switchover: None,
     }
 }

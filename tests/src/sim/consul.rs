@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 #[derive(Debug, Default)]
 pub(crate) struct Consul {
     pub(crate) record: Option<(Record, u64)>,
-    pub(crate) leader: Option<String>,
+    leader: Option<String>,
     members: BTreeMap<NodeId, (Member, String)>,
     policy: Option<Policy>,
     command: Option<(Command, u64)>,
@@ -120,6 +120,14 @@ impl Consul {
         policy.paused = paused;
         self.index += 1;
         true
+    }
+
+    /// An operator changes what the disks are to promise.
+    pub(crate) fn toggle_fsync(&mut self) -> Option<bool> {
+        let policy = self.policy.as_mut()?;
+        policy.fsync = !policy.fsync;
+        self.index += 1;
+        Some(policy.fsync)
     }
 
     /// The record as it was `ago` versions before, as after `consul snapshot restore`. It gets an index that nobody has

@@ -2,7 +2,8 @@
 
 use super::quiet::Manners;
 use super::rng::Rng;
-use election::{Durability, Policy, Reads, WithoutReplica};
+use super::world::PROXIES;
+use election::{Durability, Policy, WithoutReplica};
 
 /// The kinds of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +32,10 @@ pub(crate) enum Fault {
     Reinit,
     DiskFails,
     ConsulGoesBack,
+    Fsync,
 }
 
-const FAULTS: [Fault; 24] = [
+const FAULTS: [Fault; 25] = [
     Fault::KillRedis,
     Fault::KillAgent,
     Fault::KillNode,
@@ -58,6 +60,7 @@ const FAULTS: [Fault; 24] = [
     Fault::Reinit,
     Fault::DiskFails,
     Fault::ConsulGoesBack,
+    Fault::Fsync,
 ];
 
 /// One seed's world.
@@ -76,10 +79,10 @@ pub(crate) struct Mix {
     pub(crate) op_fails: u64,
     pub(crate) late_views: u64,
     pub(crate) stubborn: bool,
-    /// Each with a client that writes all the time.
-    pub(crate) proxies: Vec<Manners>,
     /// In a thousand: a fault right after the record has changed, and an agent's end in the middle of an effect.
     pub(crate) ambush: [u64; 2],
+    /// Of each proxy.
+    pub(crate) manners: [Manners; PROXIES],
 }
 
 impl Mix {
@@ -96,9 +99,6 @@ impl Mix {
         if rng.chance(150) {
             policy.durability = Durability::Async;
         }
-        if rng.chance(300) {
-            policy.reads = Reads::Durable;
-        }
         policy.flap_pause = [10_000, 10_000, 2_000][rng.index(3)];
         let mut faults: Vec<Fault> = FAULTS.iter().copied().filter(|_| rng.chance(350)).collect();
         if faults.is_empty() {
@@ -108,10 +108,7 @@ impl Mix {
         let txn = [often(100), often(100), often(300)];
         let ambush = [often(300), often(20)];
         let (drop, slow, op_fails, late_views) = (often(100), often(50), often(60), often(100));
-        let mut proxies: Vec<_> = (0..2).map(|_| Manners::REDIS[rng.index(Manners::REDIS.len())]).collect();
-        if rng.chance(400) {
-            proxies.push(Manners::Carries);
-        }
+        policy.fsync = rng.chance(250);
         let pace = [800_000, 2_000_000, 5_000_000][rng.index(3)];
         Self {
             nodes,
@@ -126,7 +123,7 @@ impl Mix {
             late_views,
             ambush,
             stubborn: rng.chance(500),
-            proxies,
+            manners: std::array::from_fn(|_| Manners::ALL[rng.index(Manners::ALL.len())]),
         }
     }
 
@@ -145,7 +142,7 @@ impl Mix {
             late_views: 0,
             ambush: [0; 2],
             stubborn: false,
-            proxies: vec![Manners::Holds; 2],
+            manners: [Manners::Holds; PROXIES],
         }
     }
 

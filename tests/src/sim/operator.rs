@@ -30,6 +30,13 @@ impl World {
         }
     }
 
+    pub(crate) fn change_fsync(&mut self) {
+        if let Some(fsync) = self.consul.toggle_fsync() {
+            self.tell(|| format!("an operator sets fsync={fsync}"));
+            self.consul_changed();
+        }
+    }
+
     /// Who knows that the group is paused changes no role by himself.
     pub(crate) fn knows_of_a_pause(&self, n: usize, p: &Proposal) -> Result<(), String> {
         let Some(agent) = &self.nodes[n].agent else { return Ok(()) };
@@ -206,7 +213,14 @@ fn restored(newest: &Record) -> Record {
     let active = matches!(newest.phase, Phase::Active | Phase::Switching);
     let same = newest.master.as_ref().map(|m| Identity { id: m.id.clone(), incarnation: m.incarnation.clone() });
     let reason = "record restored".to_owned();
-    let fresh = Previous { epoch: newest.epoch, master: same, position: None, reason: reason.clone(), data_loss: None };
+    let fresh = Previous {
+        epoch: newest.epoch,
+        master: same,
+        position: None,
+        reason: reason.clone(),
+        fsync: false,
+        data_loss: None,
+    };
     let previous = if active { fresh } else { newest.previous.clone().unwrap_or(fresh) };
     let mut writer = newest.writer.clone();
     writer.boot = format!("operator{epoch}");

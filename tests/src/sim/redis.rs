@@ -26,14 +26,14 @@ pub(crate) struct Process {
     pub(crate) role: Role,
     pub(crate) open: bool,
     pub(crate) guard: bool,
-    /// What the guard last counted.
-    attended: bool,
     pub(crate) fsync: bool,
     /// False only under a planted bug.
     pub(crate) fsync_works: bool,
     pub(crate) quiesced: bool,
     /// The password others replicate with; one that nobody knows at boot.
     pub(crate) secret: String,
+    /// The one before, which candidates of earlier certifications still know.
+    pub(crate) former_secret: String,
     /// The password it replicates with.
     pub(crate) primary_auth: String,
     pub(crate) downstream: Vec<Downstream>,
@@ -45,7 +45,6 @@ pub(crate) struct Process {
     /// Changes when all clients' connections are ended.
     pub(crate) clients: u64,
     pub(crate) paused: bool,
-    pub(crate) awake_since: u64,
     /// What arrived while it was stopped.
     pub(crate) inbox: Vec<Task>,
 }
@@ -82,11 +81,9 @@ pub(crate) struct Downstream {
     pub(crate) acked_at: u64,
 }
 
-/// A proxy's WAIT.
+/// A client that waits for one replica.
 pub(crate) struct Waiter {
-    pub(crate) proxy: usize,
-    pub(crate) link: u64,
-    pub(crate) clients: u64,
+    pub(crate) write: u32,
     pub(crate) offset: u64,
     pub(crate) until: u64,
 }
@@ -105,11 +102,11 @@ impl Process {
             role: Role::Sealed,
             open: false,
             guard: false,
-            attended: false,
             fsync: false,
             fsync_works: false,
             quiesced: false,
             secret,
+            former_secret: String::new(),
             primary_auth: String::new(),
             downstream: Vec::new(),
             waiters: Vec::new(),
@@ -118,7 +115,6 @@ impl Process {
             persisted: true,
             clients: 0,
             paused: false,
-            awake_since: 0,
             inbox: Vec::new(),
         }
     }
@@ -160,13 +156,8 @@ impl Process {
         self.backlog.push_back(entry);
     }
 
-    pub(crate) fn guard_refuses(&self) -> bool {
-        self.guard && !self.attended
-    }
-
-    /// Redis counts its good replicas once a second, and when one comes or goes.
-    pub(crate) fn count_replicas(&mut self, now: u64) {
-        self.attended = self.downstream.iter().any(|d| d.online && now.saturating_sub(d.acked_at) < GUARD_LAG_US);
+    pub(crate) fn guard_refuses(&self, now: u64) -> bool {
+        self.guard && !self.downstream.iter().any(|d| d.online && now.saturating_sub(d.acked_at) <= GUARD_LAG_US)
     }
 
     pub(crate) fn since(&self, offset: u64) -> Vec<Entry> {
@@ -195,8 +186,8 @@ impl Process {
         self.backlog.clear();
     }
 
-    pub(crate) fn acked_by(&self, offset: u64) -> usize {
-        self.downstream.iter().filter(|d| d.online && d.ack >= offset).count()
+    pub(crate) fn acked_by_one(&self, offset: u64) -> bool {
+        self.downstream.iter().any(|d| d.online && d.ack >= offset)
     }
 
     pub(crate) fn end_clients(&mut self) {

@@ -7,7 +7,7 @@ use super::checks::ensure;
 use super::mix::Mix;
 use super::quiet::Manners;
 use super::rng::Rng;
-use super::world::{World, index_of};
+use super::world::{PROXIES, World, index_of};
 use election::{Phase, Policy, Record, WithoutReplica};
 
 /// No step of a script takes longer, in microseconds: a session's end and a certification fit into it.
@@ -37,6 +37,8 @@ pub enum Case {
     M8,
     /// Another copy acknowledges before the drop of the hot replica is confirmed.
     M9,
+    /// `fsync`: both lose power, the master never returns.
+    BothDisks,
     /// No hole: planned switchovers while clients write through proxies that hold requests back. None is cut off.
     Handover,
 }
@@ -56,6 +58,7 @@ pub fn play(case: Case, bug: Option<Bug>) -> Result<(), String> {
         Case::M7 => restarted_before_its_marker(bug),
         Case::M8 => power_cut_and_killed(bug),
         Case::M9 => acknowledged_before_the_drop(bug),
+        Case::BothDisks => one_of_two_disks_returns(bug),
         Case::Handover => no_client_is_cut_off(bug),
     }
 }
@@ -74,7 +77,7 @@ impl Scene {
         for n in 0..nodes {
             scene.w.after(0, move |w| w.start_agent(n));
         }
-        for proxy in 0..scene.w.mix.proxies.len() {
+        for proxy in 0..PROXIES {
             scene.w.after(500_000, move |w| w.client(proxy));
         }
         scene.w.after(0, World::expire_sessions);
@@ -329,10 +332,17 @@ fn acknowledged_before_the_drop(bug: Option<Bug>) -> Played {
     scene.kill(replica);
     scene.until("the drop is under way", |w| !w.held.is_empty())?;
     let acknowledged = scene.w.ledger.acknowledged;
-    if let Some(run) = scene.w.nodes[spare].redis.as_ref().map(|p| p.run) {
+    let known = scene.w.nodes[master].redis.as_ref().map(|p| p.former_secret.clone()).unwrap_or_default();
+    if let Some(p) = &mut scene.w.nodes[spare].redis {
+        p.primary_auth = known; // As one that was a candidate once.
+        let run = p.run;
         scene.w.replica_of(spare, run, Some(master));
     }
+    if let Some(agent) = &mut scene.w.nodes[spare].agent {
+        agent.paused = true; // Or it would call its database back.
+    }
     scene.pass(3_000_000)?;
+    scene.w.wake(spare);
     let more = scene.w.ledger.acknowledged - acknowledged;
     ensure(more == 0, || format!("{more} writes are acknowledged that the recorded hot replica has not"))?;
     (scene.w.hold, scene.w.held) = (None, Vec::new());
@@ -343,7 +353,7 @@ fn acknowledged_before_the_drop(bug: Option<Bug>) -> Played {
 fn no_client_is_cut_off(bug: Option<Bug>) -> Played {
     let mut scene = Scene::formed(2, Policy::default(), bug)?;
     for manners in [Manners::Holds, Manners::Slow] {
-        scene.w.mix.proxies[0] = manners;
+        scene.w.mix.manners[0] = manners;
         for _ in 0..5 {
             scene.hand_over()?;
             let cut = scene.w.ledger.cut;
@@ -351,7 +361,18 @@ fn no_client_is_cut_off(bug: Option<Bug>) -> Played {
         }
     }
     // One that never is quiet costs its own clients something, and the group nothing.
-    scene.w.mix.proxies[0] = Manners::NeverQuiet;
+    scene.w.mix.manners[0] = Manners::NeverQuiet;
     scene.hand_over()?;
+    scene.ends_well()
+}
+
+fn one_of_two_disks_returns(bug: Option<Bug>) -> Played {
+    let mut scene = Scene::formed(3, Policy { fsync: true, ..Policy::default() }, bug)?;
+    let (master, replica, _) = scene.roles();
+    let epoch = scene.epoch();
+    scene.power_cut(master);
+    scene.power_cut(replica);
+    scene.w.power_on(replica);
+    scene.until("the hot replica goes on", |w| active_beyond(w, epoch) && w.master() == replica)?;
     scene.ends_well()
 }

@@ -2,6 +2,8 @@
 
 mod accounts;
 mod config;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod hold;
 mod link;
 mod marker;

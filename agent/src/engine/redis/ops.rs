@@ -206,7 +206,7 @@ async fn expel(mut op: Op<'_>, keep: &Address) -> Result<(), EngineError> {
 }
 
 /// The ids of all replica links but one. When one address has several, the last made is the living one.
-fn strangers(info: &str, list: &str, keep: &Address) -> Vec<u64> {
+pub(super) fn strangers(info: &str, list: &str, keep: &Address) -> Vec<u64> {
     let addresses: Vec<Address> = Info::read(info).replicas().into_iter().map(|r| r.address).collect();
     let ids: Vec<u64> = list.lines().filter_map(client_id).collect();
     let kept = (addresses.len() == ids.len()).then(|| addresses.iter().rposition(|a| a == keep)).flatten();
