@@ -2,7 +2,8 @@
 
 CARGO ?= cargo
 RUNS ?= 10
-SEEDS ?= 200
+SEEDS ?= 1000
+FIRST ?= 1
 TARGET ?= requests
 SECONDS ?= 180
 IDLE_SECONDS ?= 60
@@ -53,9 +54,9 @@ bench-idle: setup ## cost of an idle group, calm on a busy machine, a killed mas
 	@$(CARGO) run --release --locked -q -p understudy-tests --bin bench-idle -- --idle $(IDLE_SECONDS) --busy $(BUSY_MINUTES)
 	@$(CARGO) run --release --locked -q -p understudy-tests --bin bench-rejoin -- --runs $(RUNS)
 
-simulate: ## random faults on virtual time; SEEDS=200, or SEED=n to replay one
+simulate: ## random faults on virtual time, on every core; SEEDS=1000 from FIRST=1, or SEED=n to replay one
 	@$(CARGO) run --release --locked -q -p understudy-tests --bin simulate -- \
-		$(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+		$(if $(SEED),--seed $(SEED),--first $(FIRST) --seeds $(SEEDS))
 
 chaos: setup-tests ## random faults upon real processes, as root; ENGINE=redis RUNS=10 SEED=1 ROUNDS=12 FAULTS=kill-redis,split,...
 	@$(CARGO) build --release --locked -q -p understudy -p understudy-tests

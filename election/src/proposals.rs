@@ -199,6 +199,12 @@ pub(crate) fn renew(s: &Snapshot, record: &Record, take_leader: bool) -> Proposa
     plain(s, next(s, record), take_leader)
 }
 
+/// A node takes on what an operator asked of it, and raises the record's seq by it: nothing that was decided before is
+/// applied after.
+pub(crate) fn take_on(s: &Snapshot, record: &Record, outcome: Outcome, command_index: u64) -> Proposal {
+    Proposal { result: Some(outcome), consume: Some(command_index), ..renew(s, record, false) }
+}
+
 fn plain(s: &Snapshot, record: Record, take_leader: bool) -> Proposal {
     let take_leader = match (&s.view.session, take_leader) {
         (Some(session), true) if s.view.leader.as_ref() != Some(session) => {

@@ -642,6 +642,11 @@ fn a_forced_failover_needs_a_master_that_is_gone() {
         peer(s, "b").heard = Millis(NOW.0 - 60_000);
     };
     row("a spare seals first", "c", gone, "seal", "forcing");
+    let away = move |s: &mut Snapshot| {
+        gone(s);
+        s.view.reachable = false;
+    };
+    row("not without Consul", "c", away, "wait", "consul_away");
     let sealed = move |s: &mut Snapshot| {
         gone(s);
         mine(s, |st| st.role = EngineRole::Sealed);
@@ -700,14 +705,20 @@ fn asked(s: &mut Snapshot, op: CommandOp) {
 fn a_node_takes_on_what_concerns_it() {
     row("drain a spare", "c", |s| asked(s, CommandOp::Drain), "answer", "taking_on");
     row("drain a master", "a", |s| asked(s, CommandOp::Drain), "answer", "taking_on");
-    row("reinit a spare", "c", |s| asked(s, CommandOp::Reinit), "answer", "taking_on");
+    // It may be on its way to be certified: its run ends, then the record's seq is raised by the very transaction.
+    row("reinit a spare", "c", |s| asked(s, CommandOp::Reinit), "kill", "taking_on");
     row("never a master", "a", |s| asked(s, CommandOp::Reinit), "answer", "refusing");
     row("never a hot replica", "b", |s| asked(s, CommandOp::Reinit), "answer", "refusing");
     let down = |s: &mut Snapshot| {
         asked(s, CommandOp::Reinit);
         s.engine = Engine::Down { why: "its file is garbled".into() };
     };
-    row("a spare that does not start", "c", down, "answer", "taking_on");
+    row("a spare that does not run", "c", down, "submit", "taking_on");
+    let away = |s: &mut Snapshot| {
+        asked(s, CommandOp::Reinit);
+        s.view.reachable = false;
+    };
+    row("not without Consul", "c", away, "wait", "consul_away");
     let other = |s: &mut Snapshot| {
         asked(s, CommandOp::Reinit);
         s.view.command.as_mut().expect("asked").0.target = Some("b".into());

@@ -480,10 +480,13 @@ impl Step {
         }
         self.in_flight = true;
         self.draw(); // Each effect has texts of its own.
-        if let What::Answer { outcome, command_index } = &what {
-            let asked = self.known.view.command.as_ref().filter(|(_, index)| index == command_index && outcome.done);
-            self.taking_on = asked.map(|(command, _)| command.op);
-        }
+        let answered = match &what {
+            What::Answer { outcome, command_index } if outcome.done => Some(*command_index),
+            What::Submit(proposal) => proposal.consume,
+            _ => None,
+        };
+        let asked = self.known.view.command.as_ref().filter(|(_, index)| Some(*index) == answered);
+        self.taking_on = asked.map(|(command, _)| command.op);
         // A record that is gone or went back is not acted on, but the database is looked after: by what is remembered.
         let stamp =
             self.known.record().map_or(self.known.memory.stamp, |record| record.stamp().max(self.known.memory.stamp));
@@ -491,8 +494,10 @@ impl Step {
     }
 
     fn submitted(&mut self, now: Millis, proposal: Proposal, written: Written) {
+        let taking_on = self.taking_on.take();
         match written {
             Written::Applied { index } => {
+                self.take_on(now, taking_on);
                 self.known.writing = Writing::Settled;
                 self.known.settled = true;
                 let view = observed::after(&self.known.view, &proposal, index);

@@ -3,6 +3,7 @@
 
 use super::consul::Consul;
 use super::data::Writes;
+use super::promises::Tcp;
 use super::redis::{Process, Role};
 use super::world::{Node, World, index_of, name};
 use election::{Incarnation, Master, NodeId, Phase, Reason, Record, WithoutReplica};
@@ -23,6 +24,7 @@ pub(crate) struct Ledger {
     disowned: BTreeSet<(usize, u64)>,
     /// Acknowledged writes that the record itself says may be lost.
     pub(crate) declared_lost: u64,
+    pub(crate) tcp: Tcp,
     /// The one instance that acknowledged in an epoch.
     ackers: BTreeMap<u64, (usize, u64)>,
     /// Every instance that any version of the record named master.
@@ -32,6 +34,10 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
+    pub(crate) fn is_disowned(&self, n: usize, run: u64) -> bool {
+        self.disowned.contains(&(n, run))
+    }
+
     /// Invariant 3: only a named instance is promoted.
     pub(crate) fn may_be_promoted(&self, n: usize, incarnation: &Incarnation) -> Result<(), String> {
         let named = self.named.contains(&(name(n), incarnation.clone()));
@@ -45,10 +51,9 @@ impl Ledger {
     }
 
     /// At most one instance acknowledges in an epoch.
-    pub(crate) fn one_instance_acknowledges(&mut self, n: usize, p: &Process) -> Result<(), String> {
-        let Some(epoch) = p.data.marker.as_ref().map(|m| m.epoch) else { return Ok(()) };
-        let first = *self.ackers.entry(epoch).or_insert((n, p.run));
-        ensure(first == (n, p.run), || format!("n{} and n{} both acknowledge in epoch {epoch}", first.0 + 1, n + 1))
+    pub(crate) fn one_instance_acknowledges(&mut self, n: usize, run: u64, epoch: u64) -> Result<(), String> {
+        let first = *self.ackers.entry(epoch).or_insert((n, run));
+        ensure(first == (n, run), || format!("n{} and n{} both acknowledge in epoch {epoch}", first.0 + 1, n + 1))
     }
 }
 
@@ -197,6 +202,7 @@ impl World {
             }
         }
         self.ledger.epochs = self.ledger.epochs.max(record.epoch);
+        self.note_deposed(before, &record);
         self.forgive_declared_loss(before, &record);
         let complete = named_copies_are_complete(&self.nodes, &record, &self.ledger.acked, self.sync());
         self.check(complete);
@@ -226,28 +232,9 @@ impl World {
         let Some(p) = named(&self.nodes, &master.id, &master.incarnation) else { return };
         let own = new.map(|n| (n, p.run));
         self.ledger.disowned.retain(|instance| Some(*instance) != own);
-        self.ledger.declared_lost += u64::from(self.ledger.acked.keep_only(&p.data.writes));
-    }
-
-    /// A client may be told that its write will stay.
-    pub(crate) fn acknowledge_write(&mut self, n: usize, write: u32) {
-        let now = self.now;
-        self.answered(write);
-        self.story.note(now, &[4, n as u64, u64::from(write)]);
-        let run = self.nodes[n].redis.as_ref().map(|p| p.run);
-        if run.is_some_and(|run| self.ledger.disowned.contains(&(n, run))) {
-            return;
-        }
-        self.ledger.acked.insert(write);
-        self.ledger.acknowledged += 1;
-        self.ledger.last_ack = now;
-        let Some(p) = &self.nodes[n].redis else { return };
-        let one = self.ledger.one_instance_acknowledges(n, p);
-        let everywhere = match self.consul.truth() {
-            Some(record) => acknowledged_on_every_named_copy(&self.nodes, record, write, self.sync()),
-            None => Err("a write is acknowledged before there is a group".to_owned()),
-        };
-        self.check(one.and(everywhere));
+        let kept = p.data.writes.clone();
+        self.ledger.declared_lost += u64::from(self.ledger.acked.keep_only(&kept));
+        self.forgive_tcp(&kept);
     }
 
     /// What a group that does not serve after every fault has ended may say for itself; `None`: nothing.
@@ -270,14 +257,14 @@ impl World {
         self.nodes.iter().any(|node| self.rightly_refuses(node)).then_some("may not resume")
     }
 
-    /// A disk that lost what proves its data set is an excuse, and only when it really did: its data set lacks a write,
-    /// or power cuts have shortened it, or a client has removed the marker.
+    /// A disk that lost what proves its data set is an excuse, and only when it really did: power cuts have shortened
+    /// it, or a client has removed the marker, or the group is `async`.
     fn rightly_refuses(&self, node: &Node) -> bool {
         let Some(Reason::MayNotResume { .. }) = node.agent.as_ref().map(|agent| agent.step.reason()) else {
             return false;
         };
         let Some(p) = &node.redis else { return false };
-        self.ledger.acked.missing_in(&p.data.writes).is_some() || node.disk.shortened || p.data.marker.is_none()
+        !self.sync() || node.disk.shortened || p.data.marker.is_none()
     }
 
     /// The group serves: active, its master open, and a client had an answer since `since`.
@@ -302,7 +289,13 @@ impl World {
     /// At the end the master has everything that was ever acknowledged.
     pub(crate) fn nothing_is_lost(&self) -> Result<(), String> {
         match self.consul.truth() {
-            Some(record) => named_copies_are_complete(&self.nodes, record, &self.ledger.acked, self.sync()),
+            Some(record) => named_copies_are_complete(&self.nodes, record, &self.ledger.acked, self.sync())?,
+            None => return Ok(()),
+        }
+        let (master, record) = (self.master(), self.consul.record.as_ref());
+        let serves = record.is_some_and(|(r, _)| r.phase == Phase::Active) && self.consul.lost.is_none();
+        match self.nodes[master].redis.as_ref().filter(|p| serves && p.is_master()) {
+            Some(p) => self.tcp_keeps_its_promise(&p.data.writes),
             None => Ok(()),
         }
     }

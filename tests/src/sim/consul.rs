@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 #[derive(Debug, Default)]
 pub(crate) struct Consul {
     pub(crate) record: Option<(Record, u64)>,
-    leader: Option<String>,
+    pub(crate) leader: Option<String>,
     members: BTreeMap<NodeId, (Member, String)>,
     policy: Option<Policy>,
     command: Option<(Command, u64)>,

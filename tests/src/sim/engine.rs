@@ -6,7 +6,7 @@ use super::data::{Data, Entry};
 use super::redis::{Process, Role, node_at};
 use super::world::{World, index_of};
 use agent::step::{Done, Event};
-use election::{Engine, EngineOp, EngineRole, Incarnation, Lineage, Marker, Millis, Nonce};
+use election::{Engine, EngineOp, EngineRole, Incarnation, Lineage, Marker, Millis, Nonce, Proposal, Status};
 
 /// A command that is not answered in this time has failed, as far as the agent knows.
 const PATIENCE_US: u64 = 500_000;
@@ -19,7 +19,17 @@ pub(crate) struct Adapter {
     marked: Option<(u64, Marker, u64)>,
     /// The planted bug's: the only link the agent is told of.
     shown: Option<usize>,
-    sealed_in_words: bool,
+    pub(crate) sealed_in_words: bool,
+    /// The planted bugs': what was reported as done and was not.
+    pub(crate) words: Words,
+}
+
+/// See [`Adapter::words`].
+#[derive(Default)]
+pub(crate) struct Words {
+    pub(crate) guard: Option<bool>,
+    pub(crate) need: Option<bool>,
+    marker: Option<Marker>,
 }
 
 impl World {
@@ -114,6 +124,19 @@ impl World {
         if adapter.sealed_in_words {
             status.role = EngineRole::Sealed;
         }
+        match self.bug {
+            Some(Bug::GuardNotSet) => status.guard = adapter.words.guard.unwrap_or(status.guard),
+            Some(Bug::NeedNotRaised) => status.need = adapter.words.need.unwrap_or(status.need),
+            Some(Bug::ReleasedBeforeTheDrop) => {
+                status.guard = adapter.words.guard.unwrap_or(status.guard);
+                status.need = adapter.words.need.unwrap_or(status.need);
+            }
+            Some(Bug::QuiesceDoesNothing) => status.quiesced = p.quiesced,
+            Some(Bug::PersistedTooEarly) => status.persisted = true,
+            Some(Bug::MarkInWords) => status.marker = adapter.words.marker.clone().or(status.marker),
+            Some(Bug::MarkerNotChecked) => self.asked_marker(n, &mut status),
+            _ => {}
+        }
         if let (Some((source, data)), EngineRole::Follows { syncing, .. }) = (claimed, &mut status.role) {
             *syncing = false;
             (status.loading, status.persisted, status.marker) = (false, true, data.marker);
@@ -197,6 +220,7 @@ impl World {
 
     /// The commands themselves, in the order the adapter sends them.
     fn execute(&mut self, n: usize, run: u64, boot: u64, op: &EngineOp) -> Result<(), String> {
+        let (now, bug) = (self.now, self.bug);
         let Some(p) = self.redis(n, run) else { return Err("nobody listens".to_owned()) };
         if p.loading {
             return Err("LOADING Redis is loading the dataset in memory".to_owned());
@@ -230,9 +254,13 @@ impl World {
                     None => self.replica_of(n, run, None),
                 }
             }
-            EngineOp::Guard(on) => p.guard = *on,
+            EngineOp::Guard(on) => {
+                p.guard = *on && bug != Some(Bug::GuardNotSet);
+                p.count_replicas(now);
+                self.word(n, boot, |words| words.guard = Some(*on));
+            }
             EngineOp::Fsync(always) => self.fsync(n, run, *always),
-            EngineOp::Need(need) => return self.write(n, run, Entry::Need(*need)).map(|_| ()),
+            EngineOp::Need(need) => return self.set_need(n, run, boot, *need),
             EngineOp::Channel { name, secret, exclusive } => {
                 return self.channel(n, run, boot, name, secret.reveal(), *exclusive);
             }
@@ -246,6 +274,9 @@ impl World {
                     self.drop_downstream(n, run, |node| Some(node) != keep);
                 }
             }
+            EngineOp::Mark(marker) if bug == Some(Bug::MarkInWords) => {
+                self.word(n, boot, |words| words.marker = Some(marker.clone()));
+            }
             EngineOp::Mark(marker) => {
                 let at = self.write(n, run, Entry::Mark(marker.clone()))?;
                 if let Some(agent) = self.agent(n, boot) {
@@ -257,6 +288,43 @@ impl World {
         }
         self.watch_need(n);
         Ok(())
+    }
+
+    fn word(&mut self, n: usize, boot: u64, change: impl FnOnce(&mut Words)) {
+        if let Some(agent) = self.agent(n, boot) {
+            change(&mut agent.adapter.words);
+        }
+    }
+
+    fn set_need(&mut self, n: usize, run: u64, boot: u64, need: bool) -> Result<(), String> {
+        self.word(n, boot, |words| words.need = Some(need));
+        if need && self.bug == Some(Bug::NeedNotRaised) {
+            return Ok(());
+        }
+        self.write(n, run, Entry::Need(need)).map(|_| ())
+    }
+
+    /// The planted bug's database carries whatever marker it is asked for.
+    fn asked_marker(&self, n: usize, status: &mut Status) {
+        let Some(agent) = &self.nodes[n].agent else { return };
+        let Some(record) = agent.step.view().record.as_ref().filter(|_| !status.is_master()) else { return };
+        let nonce = record.replica.as_ref().map(|r| r.certificate.nonce.clone()).unwrap_or_default();
+        let counter = agent.step.memory().marker.map_or(0, |(_, counter)| counter) + 1_000;
+        status.marker = Some(Marker { uid: record.uid.clone(), epoch: record.epoch, nonce, counter });
+    }
+
+    /// The planted bug's master lets go before the record does.
+    pub(crate) fn release_early(&mut self, n: usize, boot: u64, proposal: &Proposal) {
+        let Some(record) = self.consul.truth() else { return };
+        let drops = record.replica.is_some() && proposal.record.replica.is_none();
+        if self.bug != Some(Bug::ReleasedBeforeTheDrop) || !drops || proposal.record.epoch > record.epoch {
+            return;
+        }
+        let Some(p) = self.nodes[n].redis.as_mut().filter(|p| p.is_master()) else { return };
+        let (run, guard) = (p.run, std::mem::replace(&mut p.guard, false));
+        let need = p.data.need;
+        self.word(n, boot, |words| (words.guard, words.need) = (Some(guard), need));
+        let _ = self.write(n, run, Entry::Need(false));
     }
 
     fn seal(&mut self, n: usize, run: u64, boot: u64) {
@@ -283,9 +351,13 @@ impl World {
                 agent.adapter.told = Some((run, name.clone()));
             }
         }
+        let same = self.bug == Some(Bug::SecretNeverChanges);
         let Some(p) = self.redis(n, run) else { return Err("nobody listens".to_owned()) };
         if let Some((_, secret)) = channel {
             secret.clone_into(&mut p.primary_auth);
+        }
+        if same {
+            "always the same".clone_into(&mut p.primary_auth);
         }
         // "OK Already connected to specified master": the link that stands, stands.
         let already = matches!(&p.role, Role::Follows(up) if up.source == source);
@@ -298,6 +370,7 @@ impl World {
     /// REPLICAOF NO ONE: legal for every copy, whatever it holds.
     fn promote(&mut self, n: usize, run: u64) {
         let replid = Lineage(self.rng.text());
+        let early = self.bug == Some(Bug::OpensInPromoting);
         self.drop_upstream(n, run);
         self.drop_downstream(n, run, |_| true);
         let Some(p) = self.redis(n, run) else { return };
@@ -305,7 +378,7 @@ impl World {
             p.role = Role::Master;
             p.rename_history(replid);
         }
-        p.open = false;
+        p.open = early;
         let incarnation = p.incarnation.clone();
         let result = self.ledger.may_be_promoted(n, &incarnation);
         self.check(result);
@@ -333,7 +406,7 @@ impl World {
         if !p.is_master() {
             return Err("READONLY You can't write against a read only replica.".to_owned());
         }
-        if p.guard_refuses(now) {
+        if p.guard_refuses() {
             return Err("NOREPLICAS Not enough good replicas to write.".to_owned());
         }
         if p.quiesced {
@@ -360,7 +433,8 @@ impl World {
         exclusive: bool,
     ) -> Result<(), String> {
         let half = self.rng.chance(self.mix.op_fails);
-        if exclusive && self.redis(n, run).is_some_and(|p| p.data.need == Some(false)) {
+        let raises = self.bug != Some(Bug::NeedNotRaised);
+        if exclusive && raises && self.redis(n, run).is_some_and(|p| p.data.need == Some(false)) {
             self.write(n, run, Entry::Need(true))?;
         }
         if half {
@@ -373,6 +447,11 @@ impl World {
             if !keeps {
                 secret.clone_into(&mut p.secret);
             }
+        }
+        if self.bug == Some(Bug::SecretNeverChanges)
+            && let Some(p) = self.redis(n, run)
+        {
+            "always the same".clone_into(&mut p.secret);
         }
         if let Some(agent) = self.agent(n, boot) {
             agent.adapter.channel = Some((run, name.clone()));

@@ -160,6 +160,9 @@ impl World {
         let now = self.now;
         self.nodes[n].disk.lose_power(now, lag);
         self.nodes[n].up = false;
+        if let Some(memory) = self.nodes[n].unsynced.take() {
+            self.nodes[n].memory = memory;
+        }
         self.ledger.power_cuts += 1;
     }
 
@@ -205,8 +208,9 @@ impl World {
     }
 
     fn wake_redis(&mut self, n: usize) {
+        let now = self.now;
         let Some(p) = self.nodes[n].redis.as_mut().filter(|p| p.paused) else { return };
-        p.paused = false;
+        (p.paused, p.awake_since) = (false, now);
         let (run, inbox) = (p.run, std::mem::take(&mut p.inbox));
         self.tell(|| format!("n{} redis wakes", n + 1));
         inbox.into_iter().for_each(|task| self.at_redis(n, run, task));
@@ -312,7 +316,7 @@ impl World {
         let (n, now) = (self.master(), self.now);
         let node = &mut self.nodes[n];
         let Some(p) = node.redis.as_mut() else { return };
-        if p.paused || !p.open || !p.is_master() || p.guard_refuses(now) || p.quiesced {
+        if p.paused || !p.open || !p.is_master() || p.guard_refuses() || p.quiesced {
             return;
         }
         p.append(Entry::Flush, now, &mut node.disk);

@@ -2,8 +2,7 @@
 
 use super::quiet::Manners;
 use super::rng::Rng;
-use super::world::PROXIES;
-use election::{Durability, Policy, WithoutReplica};
+use election::{Durability, Policy, Reads, WithoutReplica};
 
 /// The kinds of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,10 +78,10 @@ pub(crate) struct Mix {
     pub(crate) op_fails: u64,
     pub(crate) late_views: u64,
     pub(crate) stubborn: bool,
+    /// Each with a client that writes all the time.
+    pub(crate) proxies: Vec<Manners>,
     /// In a thousand: a fault right after the record has changed, and an agent's end in the middle of an effect.
     pub(crate) ambush: [u64; 2],
-    /// Of each proxy.
-    pub(crate) manners: [Manners; PROXIES],
 }
 
 impl Mix {
@@ -99,6 +98,9 @@ impl Mix {
         if rng.chance(150) {
             policy.durability = Durability::Async;
         }
+        if rng.chance(300) {
+            policy.reads = Reads::Durable;
+        }
         policy.flap_pause = [10_000, 10_000, 2_000][rng.index(3)];
         let mut faults: Vec<Fault> = FAULTS.iter().copied().filter(|_| rng.chance(350)).collect();
         if faults.is_empty() {
@@ -108,6 +110,10 @@ impl Mix {
         let txn = [often(100), often(100), often(300)];
         let ambush = [often(300), often(20)];
         let (drop, slow, op_fails, late_views) = (often(100), often(50), often(60), often(100));
+        let mut proxies: Vec<_> = (0..2).map(|_| Manners::REDIS[rng.index(Manners::REDIS.len())]).collect();
+        if rng.chance(400) {
+            proxies.push(Manners::Carries);
+        }
         policy.fsync = rng.chance(250);
         let pace = [800_000, 2_000_000, 5_000_000][rng.index(3)];
         Self {
@@ -123,7 +129,7 @@ impl Mix {
             late_views,
             ambush,
             stubborn: rng.chance(500),
-            manners: std::array::from_fn(|_| Manners::ALL[rng.index(Manners::ALL.len())]),
+            proxies,
         }
     }
 
@@ -142,7 +148,7 @@ impl Mix {
             late_views: 0,
             ambush: [0; 2],
             stubborn: false,
-            manners: [Manners::Holds; PROXIES],
+            proxies: vec![Manners::Holds; 2],
         }
     }
 

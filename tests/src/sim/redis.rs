@@ -26,6 +26,8 @@ pub(crate) struct Process {
     pub(crate) role: Role,
     pub(crate) open: bool,
     pub(crate) guard: bool,
+    /// What the guard last counted.
+    attended: bool,
     pub(crate) fsync: bool,
     /// False only under a planted bug.
     pub(crate) fsync_works: bool,
@@ -45,6 +47,7 @@ pub(crate) struct Process {
     /// Changes when all clients' connections are ended.
     pub(crate) clients: u64,
     pub(crate) paused: bool,
+    pub(crate) awake_since: u64,
     /// What arrived while it was stopped.
     pub(crate) inbox: Vec<Task>,
 }
@@ -81,9 +84,11 @@ pub(crate) struct Downstream {
     pub(crate) acked_at: u64,
 }
 
-/// A client that waits for one replica.
+/// A proxy's WAIT.
 pub(crate) struct Waiter {
-    pub(crate) write: u32,
+    pub(crate) proxy: usize,
+    pub(crate) link: u64,
+    pub(crate) clients: u64,
     pub(crate) offset: u64,
     pub(crate) until: u64,
 }
@@ -102,6 +107,7 @@ impl Process {
             role: Role::Sealed,
             open: false,
             guard: false,
+            attended: false,
             fsync: false,
             fsync_works: false,
             quiesced: false,
@@ -115,6 +121,7 @@ impl Process {
             persisted: true,
             clients: 0,
             paused: false,
+            awake_since: 0,
             inbox: Vec::new(),
         }
     }
@@ -156,8 +163,13 @@ impl Process {
         self.backlog.push_back(entry);
     }
 
-    pub(crate) fn guard_refuses(&self, now: u64) -> bool {
-        self.guard && !self.downstream.iter().any(|d| d.online && now.saturating_sub(d.acked_at) <= GUARD_LAG_US)
+    pub(crate) fn guard_refuses(&self) -> bool {
+        self.guard && !self.attended
+    }
+
+    /// Redis counts its good replicas once a second, and when one comes or goes.
+    pub(crate) fn count_replicas(&mut self, now: u64) {
+        self.attended = self.downstream.iter().any(|d| d.online && now.saturating_sub(d.acked_at) < GUARD_LAG_US);
     }
 
     pub(crate) fn since(&self, offset: u64) -> Vec<Entry> {
@@ -186,8 +198,8 @@ impl Process {
         self.backlog.clear();
     }
 
-    pub(crate) fn acked_by_one(&self, offset: u64) -> bool {
-        self.downstream.iter().any(|d| d.online && d.ack >= offset)
+    pub(crate) fn acked_by(&self, offset: u64) -> usize {
+        self.downstream.iter().filter(|d| d.online && d.ack >= offset).count()
     }
 
     pub(crate) fn end_clients(&mut self) {

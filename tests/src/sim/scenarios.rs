@@ -7,7 +7,7 @@ use super::checks::ensure;
 use super::mix::Mix;
 use super::quiet::Manners;
 use super::rng::Rng;
-use super::world::{PROXIES, World, index_of};
+use super::world::{World, index_of};
 use election::{Phase, Policy, Record, WithoutReplica};
 
 /// No step of a script takes longer, in microseconds: a session's end and a certification fit into it.
@@ -77,7 +77,7 @@ impl Scene {
         for n in 0..nodes {
             scene.w.after(0, move |w| w.start_agent(n));
         }
-        for proxy in 0..PROXIES {
+        for proxy in 0..scene.w.mix.proxies.len() {
             scene.w.after(500_000, move |w| w.client(proxy));
         }
         scene.w.after(0, World::expire_sessions);
@@ -353,7 +353,7 @@ fn acknowledged_before_the_drop(bug: Option<Bug>) -> Played {
 fn no_client_is_cut_off(bug: Option<Bug>) -> Played {
     let mut scene = Scene::formed(2, Policy::default(), bug)?;
     for manners in [Manners::Holds, Manners::Slow] {
-        scene.w.mix.manners[0] = manners;
+        scene.w.mix.proxies[0] = manners;
         for _ in 0..5 {
             scene.hand_over()?;
             let cut = scene.w.ledger.cut;
@@ -361,7 +361,7 @@ fn no_client_is_cut_off(bug: Option<Bug>) -> Played {
         }
     }
     // One that never is quiet costs its own clients something, and the group nothing.
-    scene.w.mix.manners[0] = Manners::NeverQuiet;
+    scene.w.mix.proxies[0] = Manners::NeverQuiet;
     scene.hand_over()?;
     scene.ends_well()
 }
