@@ -42,6 +42,24 @@ async fn a_request_may_come_in_pieces_while_others_are_served() {
 }
 
 #[tokio::test]
+async fn big_values_pass_both_ways() {
+    const LEN: usize = 12 << 20;
+    let (front, _database) = carried().await;
+    let mut client = front.client().await;
+    let value: Vec<u8> = (0..LEN).map(|n| (n % 251) as u8).collect();
+    let head = format!("*3\r\n$3\r\nSET\r\n$3\r\nbig\r\n${LEN}\r\n");
+    let whole = [head.as_bytes(), &value, b"\r\n"].concat();
+    limited(client.write_all(&whole)).await.expect("sent");
+    expect(&mut client, "+OK\r\n").await;
+    client.write_all(b"GET big\r\n").await.expect("sent");
+    expect(&mut client, &format!("${LEN}\r\n")).await;
+    let mut got = vec![0; LEN];
+    limited(client.read_exact(&mut got)).await.expect("it arrives");
+    assert!(got == value, "other bytes came back");
+    expect(&mut client, "\r\n").await;
+}
+
+#[tokio::test]
 async fn many_clients_get_their_own_answers() {
     let (front, _database) = carried().await;
     let mut clients = JoinSet::new();
