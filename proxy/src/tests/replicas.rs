@@ -12,15 +12,15 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 /// An agent that knows one thing: whether its instance is within the lag.
-struct Agent {
-    address: SocketAddr,
-    within: Arc<AtomicBool>,
+pub(super) struct Agent {
+    pub(super) address: SocketAddr,
+    pub(super) within: Arc<AtomicBool>,
     asked: Arc<Mutex<String>>,
     _serving: JoinSet<()>,
 }
 
 impl Agent {
-    async fn start(within: bool) -> Self {
+    pub(super) async fn start(within: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (within, asked) = (Arc::new(AtomicBool::new(within)), Arc::<Mutex<String>>::default());

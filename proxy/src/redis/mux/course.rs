@@ -16,11 +16,13 @@ pub(super) struct Place {
     /// The table of the process that answers there; absent before one was asked.
     pub(super) commands: Option<Commands>,
     pub(super) version: String,
+    /// It has been told that links to it are lost.
+    pub(super) mourned: bool,
 }
 
 impl Place {
     fn new(destination: Destination) -> Self {
-        Self { destination, commands: None, version: String::new() }
+        Self { destination, commands: None, version: String::new(), mourned: false }
     }
 }
 

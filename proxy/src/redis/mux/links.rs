@@ -155,14 +155,7 @@ impl Mux {
     pub(super) fn drop_link(&mut self, id: LinkId, reason: &str) -> bool {
         let Some(link) = self.unlist_link(id) else { return false };
         self.counts.links_lost += 1;
-        let endpoint = self.places.get(link.place).and_then(|place| Some(place.as_ref()?.destination.endpoint.clone()));
-        let endpoint = endpoint.map_or_else(|| "a former destination".to_owned(), |endpoint| endpoint.to_string());
-        match link.stage {
-            Stage::Ready => warn!(group = %self.settings.group, instance = %endpoint, reason, "a link was lost"),
-            Stage::Dialling | Stage::Preparing(_) => {
-                debug!(group = %self.settings.group, instance = %endpoint, reason, "a link could not be made");
-            }
-        }
+        let endpoint = self.note_loss(&link, reason);
         for run in &link.pending {
             if self.clients.get(run.client).is_some() {
                 self.counts.unknown += 1;
@@ -184,6 +177,22 @@ impl Mux {
             Purpose::Control => self.control_lost(),
         }
         true
+    }
+
+    /// Tells that a link is lost, once for each database and mastership: they are seldom lost alone. Gives the database's
+    /// name.
+    fn note_loss(&mut self, link: &Link, reason: &str) -> String {
+        let group = &self.settings.group;
+        let Some(place) = self.places.get_mut(link.place).and_then(Option::as_mut) else {
+            return "a former destination".to_owned();
+        };
+        let endpoint = place.destination.endpoint.to_string();
+        if !matches!(link.stage, Stage::Ready) {
+            debug!(%group, instance = endpoint, reason, "a link could not be made");
+        } else if !std::mem::replace(&mut place.mourned, true) {
+            warn!(%group, instance = endpoint, reason, "links to a database are lost");
+        }
+        endpoint
     }
 
     /// Takes a link out of the lists it stands in.

@@ -16,6 +16,8 @@ pub(super) struct Database {
     pub(super) name: &'static str,
     pub(super) address: SocketAddr,
     pub(super) run_id: String,
+    /// Where its agent answers; nobody does there unless a test says so.
+    pub(super) agent: SocketAddr,
     process: Child,
     _folder: TempDir,
 }
@@ -57,7 +59,8 @@ impl Database {
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is on PATH");
-        let mut database = Self { name, address, run_id: String::new(), process, _folder: folder };
+        let mut database =
+            Self { name, address, run_id: String::new(), agent: ([127, 0, 0, 1], 1).into(), process, _folder: folder };
         let start = std::time::Instant::now();
         while start.elapsed() < LIMIT {
             if database.process.try_wait().expect("our child").is_some() {

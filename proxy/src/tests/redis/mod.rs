@@ -6,6 +6,7 @@ mod durable;
 mod fencing;
 mod holding;
 mod pages;
+mod replicas;
 mod stopping;
 
 use super::world::{Front, LIMIT, config, limited, record};
@@ -67,7 +68,7 @@ fn member(database: &Database) -> Member {
         id: database.name.into(),
         address: database.address.ip().to_string(),
         port: database.address.port(),
-        agent: "127.0.0.1:1".into(),
+        agent: database.agent.to_string(),
         engine: "redis".into(),
         version: String::new(),
         databases: Some(DATABASES),
