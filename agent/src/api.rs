@@ -65,6 +65,6 @@ pub struct InstanceStatus {
     pub record: Option<Record>,
     /// The last record this node has put on its own disk: what Consul's may be compared with, and restored from.
     pub remembered: Option<Record>,
-    /// What a `tcp` client of this group is not protected from.
+    /// What clients of this group are not protected from, and what is promised but not in force yet.
     pub caveats: Vec<String>,
 }

@@ -80,9 +80,13 @@ fn caveats(step: &Step) -> Vec<String> {
     }
     let what = match step.policy().durability {
         Durability::Sync => {
-            "clients in tcp mode: writes acknowledged in the last milliseconds before the master dies may be lost"
+            "clients in tcp mode: writes acknowledged in the last milliseconds before the master dies may be lost; a redis \
+             listener acknowledges none before the hot replica has it"
         }
         Durability::Async => "async group: writes that the hot replica has not received are lost with the master",
     };
-    vec![what.to_owned()]
+    let replica = step.view().record.as_ref().and_then(|r| r.replica.as_ref());
+    let waits = step.policy().is_sync() && step.policy().fsync && replica.is_some_and(|r| !r.certificate.fsync);
+    let not_yet = waits.then(|| "fsync is not in force yet: not both disks have said that they keep up".to_owned());
+    std::iter::once(what.to_owned()).chain(not_yet).collect()
 }

@@ -463,7 +463,9 @@ pub enum Reason {
         address: String,
     },
     /// The recorded master's process ended; the hot replica acts.
-    #[error("the run that the record names ended here; {replica} has the data and goes on")]
+    #[error(
+        "the run that the record names ended here; {replica} holds the copy that may go on, and decides whether it does"
+    )]
     HandingOver {
         /// The hot replica.
         replica: NodeId,

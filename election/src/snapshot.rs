@@ -182,6 +182,9 @@ pub struct Beat {
     pub from: NodeId,
     /// The run of its agent.
     pub boot: String,
+    /// When it was sent, on the clock of that run: beats may overtake each other on their way.
+    #[serde(default)]
+    pub sent: Millis,
     /// Where its database listens.
     pub database: Address,
     /// The age of the record it knows.
@@ -192,6 +195,10 @@ pub struct Beat {
     pub silent_ms: Option<u64>,
     /// How long ago it had an answer from the database of the master of `stamp.epoch`, in milliseconds.
     pub reached_master_ms: Option<u64>,
+    /// The history its database wrote, and how far, when this run of the agent last saw it as a master; also after that
+    /// database has ended.
+    #[serde(default)]
+    pub mastered: Option<(Lineage, Position)>,
     /// Its database holds client writes for a switchover in `stamp.epoch`, and this is where it stands.
     pub quiesced_at: Option<Position>,
     /// What the receiver needs in order to replicate from the sender.
@@ -241,6 +248,8 @@ pub struct Peer {
     /// The history its database wrote, and how far, when it was last heard of as a master: its next run says nothing
     /// of that.
     pub mastered: Option<(Lineage, Position)>,
+    /// The run of its agent before this one: what still arrives from it says nothing any more.
+    pub former_boot: Option<String>,
 }
 
 impl Peer {

@@ -113,3 +113,66 @@ async fn of_two_nodes_the_copy_takes_over_and_the_former_master_becomes_its_copy
     assert_eq!(story.lost(&mut writer).await?, 0);
     Ok(())
 }
+
+/// The database after the last that clients have by default: the agent's own.
+const OURS: i64 = 16;
+
+/// Whether an acknowledgement of the master needs the hot replica, read as a proxy reads it; `None`: nothing is said, so
+/// it does.
+async fn need(story: &Story, master: &str) -> Result<Option<String>> {
+    let mut client = connect(story.redis_addr(master)?).await?;
+    let _: () = redis::cmd("SELECT").arg(OURS).query_async(&mut client).await?;
+    Ok(redis::cmd("GET").arg("understudy:need").query_async(&mut client).await?)
+}
+
+async fn needs(story: &Story, master: &str, expected: &str) -> Result<()> {
+    until(&format!("need {expected} at {master}"), async || {
+        let said = need(story, master).await?;
+        anyhow::ensure!(said.as_deref() == Some(expected), "{said:?}");
+        Ok(Some(()))
+    })
+    .await
+}
+
+async fn flush(story: &Story, master: &str) -> Result<()> {
+    let mut client = connect(story.redis_addr(master)?).await?;
+    Ok(redis::cmd("FLUSHALL").query_async(&mut client).await?)
+}
+
+async fn carries_a_marker(story: &Story, master: &str) -> Result<()> {
+    until(&format!("a marker at {master}"), async || {
+        Ok(story.agent(master).await?.database.status().and_then(|st| st.marker.clone()).map(drop))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_a_proxy_waits_for_follows_the_record_whatever_clients_flush() -> Result<()> {
+    let mut story = start(build()?.nodes(2)).await?;
+    let before = story.cast().await?;
+    needs(&story, &before.master, "1").await?;
+    // Nothing said is "needed": with a hot replica nobody has to put anything right but the marker.
+    flush(&story, &before.master).await?;
+    carries_a_marker(&story, &before.master).await?;
+    assert_ne!(need(&story, &before.master).await?.as_deref(), Some("0"));
+
+    story.kill_node(&before.hot)?;
+    story.wait_until("a record without a hot replica", LIMIT, |s| s.replica.is_none()).await?;
+    needs(&story, &before.master, "0").await?;
+    assert_eq!(story.setting(&before.master, "appendfsync").await?, "always", "its own disk is all there is");
+    // Alone, writes would wait for ever until it is said again.
+    flush(&story, &before.master).await?;
+    needs(&story, &before.master, "0").await?;
+    carries_a_marker(&story, &before.master).await?;
+
+    story.restart_agent(&before.hot)?;
+    story.cast().await?;
+    needs(&story, &before.master, "1").await?;
+    story.kill_node(&before.master)?;
+    story.taken_over(&before.master).await?;
+    needs(&story, &before.hot, "0").await?;
+    story.restart_agent(&before.master)?;
+    let after = story.cast().await?;
+    assert_eq!(after.master, before.hot);
+    needs(&story, &after.master, "1").await
+}

@@ -2,7 +2,8 @@
 
 use super::BEAT_EVERY_MS;
 use election::{
-    Beat, Contact, Engine, EngineRole, Millis, NodeId, Peer, Proposal, Snapshot, Stamp, Status, View, Witness,
+    Beat, Contact, Engine, EngineRole, Lineage, Millis, NodeId, Peer, Position, Proposal, Snapshot, Stamp, Status,
+    View, Witness,
 };
 use std::collections::BTreeSet;
 
@@ -78,12 +79,14 @@ pub(super) struct Observed {
     /// The last answer of the watch, when it lies before the view.
     late: Option<Box<View>>,
     engine_answered: Millis,
+    /// The history the local database wrote, and how far, when it was last seen as a master.
+    pub(super) mastered: Option<(Lineage, Position)>,
     last_awake: Millis,
 }
 
 impl Observed {
     pub(super) fn new(now: Millis) -> Self {
-        Self { certain_since: Millis::default(), late: None, engine_answered: now, last_awake: now }
+        Self { certain_since: Millis::default(), late: None, engine_answered: now, mastered: None, last_awake: now }
     }
 
     /// An agent that did not run for two beats was deaf in that time: silence counts from its waking.
@@ -193,6 +196,9 @@ impl Observed {
             self.hear_link(s, now, status);
             self.hear_replica(s, now, status);
             s.sealed_since = status.is_sealed().then(|| s.sealed_since.unwrap_or(now));
+            if status.is_master() {
+                self.mastered = Some((status.lineage.clone(), status.position));
+            }
         }
         s.engine = engine;
     }
@@ -243,10 +249,23 @@ fn beat_arrives(s: &mut Snapshot, now: Millis, beat: Beat) {
     if beat.group != s.me.group || beat.from == s.me.id {
         return;
     }
-    let id = beat.from.clone();
+    let known = s.peers.get(&beat.from);
+    if known.is_some_and(|known| is_overtaken(known, &beat)) {
+        return;
+    }
     let now_master = beat.engine.status().filter(|st| st.is_master()).map(|st| (st.lineage.clone(), st.position));
-    let mastered = now_master.or_else(|| s.peers.get(&id).and_then(|p| p.mastered.clone()));
-    s.peers.insert(id, Peer { beat, heard: now, refused_since: None, mastered });
+    let mastered = now_master.or_else(|| beat.mastered.clone()).or_else(|| known?.mastered.clone());
+    let former_boot = match known {
+        Some(known) if known.beat.boot != beat.boot => Some(known.beat.boot.clone()),
+        known => known.and_then(|known| known.former_boot.clone()),
+    };
+    s.peers.insert(beat.from.clone(), Peer { beat, heard: now, refused_since: None, mastered, former_boot });
+}
+
+/// Whether a later beat has arrived before this one. What an older one says would look like a change back.
+fn is_overtaken(known: &Peer, beat: &Beat) -> bool {
+    let earlier = known.beat.boot == beat.boot && beat.sent < known.beat.sent;
+    earlier || known.former_boot.as_ref() == Some(&beat.boot)
 }
 
 fn refuse_or_hear(now: Millis, refused_since: &mut Option<Millis>, sighting: Sighting) {
@@ -306,5 +325,47 @@ mod tests {
         observed.take_in(&mut s, Millis(1), Event::Watched(Box::new(with)));
         observed.take_in(&mut s, Millis(2), Event::Watched(view(10)));
         assert_eq!(s.view.policy, Some(policy));
+    }
+
+    fn beat(boot: &str, sent: u64, engine: Engine) -> Event {
+        Event::Beat(Box::new(Beat {
+            group: "g".to_owned(),
+            from: NodeId::from("db2"),
+            boot: boot.to_owned(),
+            sent: Millis(sent),
+            database: Address::new("10.0.0.2", 6379),
+            stamp: Stamp::default(),
+            engine,
+            silent_ms: None,
+            reached_master_ms: None,
+            mastered: Some((Lineage("l".to_owned()), Position(7))),
+            quiesced_at: None,
+            offer: None,
+            zone: None,
+            priority: 100,
+        }))
+    }
+
+    #[test]
+    fn a_beat_that_was_overtaken_says_nothing() {
+        let mut observed = Observed::new(Millis(0));
+        let mut s = Snapshot::new(me(), Policy::default(), Memory::default(), Millis(0));
+        let down = || Engine::Down { why: "killed".to_owned() };
+        let arrivals = [
+            (beat("x", 50, down()), 50, "x"),
+            (beat("x", 90, Engine::Unknown), 90, "x"),
+            (beat("x", 70, down()), 90, "x"),
+            (beat("y", 5, Engine::Unknown), 5, "y"),
+            (beat("x", 99, down()), 5, "y"),
+            (beat("y", 6, Engine::Unknown), 6, "y"),
+        ];
+        for (now, (event, sent, boot)) in (1..).zip(arrivals) {
+            observed.take_in(&mut s, Millis(now), event);
+            let peer = &s.peers[&NodeId::from("db2")];
+            assert_eq!((peer.beat.sent, peer.beat.boot.as_str()), (Millis(sent), boot), "arrival {now}");
+        }
+        let peer = &s.peers[&NodeId::from("db2")];
+        assert_eq!((&peer.beat.engine, peer.heard), (&Engine::Unknown, Millis(6)));
+        assert_eq!(peer.mastered, Some((Lineage("l".to_owned()), Position(7))), "its agent knows how far it came");
     }
 }

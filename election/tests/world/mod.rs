@@ -110,11 +110,13 @@ pub(crate) fn beat(from: &str, engine: Engine) -> Beat {
         group: "g".into(),
         from: from.into(),
         boot: format!("boot-{from}"),
+        sent: NOW,
         database: address(from),
         stamp: record().stamp(),
         engine,
         silent_ms: None,
         reached_master_ms: None,
+        mastered: None,
         quiesced_at: None,
         offer: None,
         zone: None,
@@ -132,7 +134,7 @@ pub(crate) fn world(me: &str) -> Snapshot {
         .map(|(id, st)| {
             let beat = beat(id, Engine::Up(Box::new(st.clone())));
             let mastered = st.is_master().then(|| (st.lineage.clone(), st.position));
-            (NodeId::from(*id), Peer { beat, heard: NOW, refused_since: None, mastered })
+            (NodeId::from(*id), Peer { beat, heard: NOW, refused_since: None, mastered, former_boot: None })
         })
         .collect();
     Snapshot {
