@@ -2,6 +2,7 @@
 
 mod durable;
 mod own;
+mod random;
 mod session;
 mod straight;
 mod world;

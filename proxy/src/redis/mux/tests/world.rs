@@ -262,13 +262,13 @@ pub(super) fn array(words: &[&str]) -> Vec<u8> {
     bytes
 }
 
-fn words(request: &[u8]) -> String {
+pub(super) fn words(request: &[u8]) -> String {
     let words: Vec<_> = Request::new(request).arguments().map(String::from_utf8_lossy).collect();
     words.join(" ")
 }
 
 /// What a server answers while a link is prepared.
-fn prepare(words: &str, run_id: &str, password: Option<&str>, before: &[String]) -> Vec<u8> {
+pub(super) fn prepare(words: &str, run_id: &str, password: Option<&str>, before: &[String]) -> Vec<u8> {
     let login = |words: &str| words.split_once("AUTH ").map(|(_, login)| login.to_owned());
     let known =
         before.iter().filter_map(|words| login(words)).any(|login| password.is_some_and(|pw| login.ends_with(pw)));
