@@ -36,6 +36,9 @@ pub(super) struct Barrier {
     asked: VecDeque<Asked>,
     /// The master has said that it is alone: it is asked for that first.
     alone: bool,
+    /// Too many confirmed: from then on one confirmation may be the stranger's, until the server says that it has one
+    /// replication client.
+    strange: bool,
     /// The small write of this round was refused: what `WAIT` says is of an older one.
     unwritten: bool,
 }
@@ -46,6 +49,7 @@ enum Asked {
     Wait,
     WaitAof,
     Need,
+    Role,
 }
 
 /// What an answer means.
@@ -68,7 +72,7 @@ pub(super) enum Verdict {
 impl Barrier {
     pub(super) fn new(proxy: &str) -> Self {
         let key = format!("understudy:barrier:{proxy}").into_bytes();
-        Self { key, writes: 0, asked: VecDeque::new(), alone: false, unwritten: false }
+        Self { key, writes: 0, asked: VecDeque::new(), alone: false, strange: false, unwritten: false }
     }
 
     /// Whether a question is being answered.
@@ -118,6 +122,7 @@ impl Barrier {
                 self.confirmed(copies.map(|copies| if own >= Some(1) { copies } else { 0 }), out)
             }
             Some(Asked::Need) => self.needed(reply),
+            Some(Asked::Role) => self.counted(reply),
             None => Verdict::Broken("it answers more than was asked".to_owned()),
         }
     }
@@ -125,13 +130,37 @@ impl Barrier {
     fn confirmed(&mut self, copies: Option<i64>, out: &mut Vec<u8>) -> Verdict {
         match copies {
             _ if self.unwritten => Verdict::Later,
+            Some(1) if self.strange => {
+                request(out, &[b"ROLE"]);
+                self.asked.push_back(Asked::Role);
+                Verdict::NotYet
+            }
             Some(1) => Verdict::Passed,
             Some(0) => {
                 self.ask_need(out);
                 Verdict::NotYet
             }
-            Some(more @ 2..) => Verdict::Strangers(more),
+            Some(more @ 2..) => {
+                self.strange = true;
+                Verdict::Strangers(more)
+            }
             Some(_) | None => Verdict::Broken("it answers WAIT with no number of copies".to_owned()),
+        }
+    }
+
+    /// How many replication clients the master has, now that one of them has confirmed.
+    fn counted(&mut self, reply: Reply<'_>) -> Verdict {
+        let mut items = reply.items();
+        let role = items.next().and_then(Reply::text);
+        let copies = items.nth(1).map(|copies| copies.items().count());
+        match (role, copies) {
+            (Some(b"master"), Some(1)) => {
+                self.strange = false;
+                Verdict::Passed
+            }
+            (Some(b"master"), Some(0)) => Verdict::Later,
+            (Some(b"master"), Some(more)) => Verdict::Strangers(i64::try_from(more).unwrap_or(i64::MAX)),
+            _ => Verdict::Broken("it answers ROLE with no number of copies".to_owned()),
         }
     }
 
@@ -276,6 +305,34 @@ mod tests {
             talk.hears("+PONG");
             assert_eq!(talk.hears(answer), verdict, "{answer}");
         }
+    }
+
+    /// Guards rule 4: with two copies WAIT answers 1 as soon as one of them has confirmed, whichever it is.
+    #[test]
+    fn after_too_many_one_passes_only_when_the_server_has_one() {
+        let copy = "*3\r\n$9\r\n127.0.0.1\r\n$1\r\n1\r\n$1\r\n5\r\n";
+        let role = |copies: usize| format!("*3\r\n$6\r\nmaster\r\n:5\r\n*{copies}\r\n{}", copy.repeat(copies));
+        let mut talk = Talk::new();
+        talk.asks(WRITES);
+        talk.hears("+PONG");
+        assert_eq!(talk.hears(":2"), Verdict::Strangers(2));
+        for (role, verdict) in [(role(2), Verdict::Strangers(2)), (role(0), Verdict::Later), (role(1), Verdict::Passed)]
+        {
+            assert_eq!(talk.asks(WRITES), PING_WAIT);
+            talk.hears("+PONG");
+            assert_eq!((talk.hears(":1"), talk.asked().as_str()), (Verdict::NotYet, "*1|$4|ROLE|"));
+            assert_eq!(talk.hears(role.trim_end()), verdict);
+        }
+        talk.asks(WRITES);
+        talk.hears("+PONG");
+        assert_eq!(talk.hears(":1"), Verdict::Passed, "the stranger is gone and forgotten");
+        talk.asks(WRITES);
+        talk.hears("+PONG");
+        talk.hears(":3");
+        talk.asks(WRITES);
+        talk.hears("+PONG");
+        talk.hears(":1");
+        assert!(matches!(talk.hears("*1\r\n$5\r\nslave"), Verdict::Broken(_)));
     }
 
     #[test]

@@ -82,6 +82,11 @@ impl Client {
         self.since.is_none() && !self.flags.closing && self.session.as_ref().is_none_or(|session| session.is_plain())
     }
 
+    /// Whether it believes to be subscribed and is not yet.
+    pub(super) fn resubscribes(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.own.resubscribes)
+    }
+
     /// The boxed part, there from now on.
     pub(super) fn session(&mut self) -> &mut Session {
         self.session.get_or_insert_default()

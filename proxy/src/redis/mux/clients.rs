@@ -103,7 +103,7 @@ impl Mux {
         client.flags.paused = true;
         // What waits at the server for somebody who has gone must not be carried out for nobody; half a request never is.
         let session = client.session.as_ref();
-        if client.flags.streaming || session.is_some_and(|session| session.own.blocked > 0) {
+        if client.flags.streaming || session.is_some_and(|session| session.own.blocked) {
             self.close_client(id, false);
         } else if client.wait == Wait::Nothing {
             self.finish(id);

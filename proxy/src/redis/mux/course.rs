@@ -47,13 +47,19 @@ impl Mux {
     pub(super) fn head_for(&mut self, heading: Heading) {
         let before = std::mem::replace(&mut self.heading, heading);
         self.kinds = Kinds::of(self.heading.acks);
+        if !self.heading.held {
+            self.control.to_unblock.clear();
+        }
         match self.settings.role {
             ListenerRole::Master => {
                 if before.epoch != self.heading.epoch || !same(&before.to, &self.heading.to) {
-                    self.new_master();
+                    self.new_master(before.held);
                 } else if let (Some(Some(place)), Some(to)) = (self.places.first_mut(), self.heading.to.first()) {
                     place.destination = to.clone();
                     self.new_acks();
+                    if self.heading.held {
+                        self.end_waiting();
+                    }
                 }
             }
             ListenerRole::Replica => self.new_replicas(),
@@ -63,14 +69,15 @@ impl Mux {
 
     /// No byte of the old epoch is sent or passed on from here on. Whose request is in flight, or whose reply has not
     /// left yet, learns that its outcome is unknown; the others do not notice.
-    fn new_master(&mut self) {
+    fn new_master(&mut self, planned: bool) {
         let ids: Vec<ClientId> = self.clients.ids().collect();
         for id in ids {
             let Some(client) = self.clients.get_mut(id) else { continue };
-            let own = client.session.as_mut().map(|session| std::mem::take(&mut session.own));
             client.link = None;
-            let bound = own.is_some_and(|own| own.attached);
-            if bound || client.in_flight > 0 || !client.output.is_empty() {
+            let lost =
+                client.session.as_ref().is_some_and(|session| session.own.attached) && !self.survives(id, planned);
+            let Some(client) = self.clients.get_mut(id) else { continue };
+            if lost || client.in_flight > 0 || !client.output.is_empty() {
                 self.counts.unknown += 1;
                 self.close_client(id, true);
             }

@@ -9,6 +9,7 @@ use super::barrier::{Barrier, Question, Verdict};
 use super::ids::{ClientId, LinkId};
 use super::lanes::{REFUSED_MS, Retry};
 use super::link::{Link, Purpose};
+use super::prepare::request;
 use super::timers::Timer;
 use super::{Event, Mux};
 use crate::redis::scan::FoundReply;
@@ -40,6 +41,10 @@ pub(super) struct Control {
     covered: Vec<ClientId>,
     /// More than one replication client confirms, and that has been said.
     strangers: bool,
+    /// Connections whose waiting commands are to be ended, by their numbers at the server.
+    pub(super) to_unblock: Vec<u64>,
+    /// Answers to that which are still to come, before any other.
+    unblocking: usize,
 }
 
 impl Control {
@@ -53,6 +58,8 @@ impl Control {
             fresh: Vec::new(),
             covered: Vec::new(),
             strangers: false,
+            to_unblock: Vec::new(),
+            unblocking: 0,
         }
     }
 
@@ -131,6 +138,8 @@ impl Mux {
     pub(super) fn control_lost(&mut self) {
         self.control.link = None;
         self.control.barrier = None;
+        self.control.unblocking = 0;
+        self.control.to_unblock.clear();
         let at = self.control.retry.failed(self.now);
         self.timers.set(at, Timer::Control);
     }
@@ -149,18 +158,46 @@ impl Mux {
     /// Asks, if there is something to ask about and nothing is being answered.
     #[inline]
     pub(super) fn ask(&mut self) {
+        if !self.control.to_unblock.is_empty() {
+            self.send_unblock();
+        }
         if self.control.fresh.is_empty() && self.control.covered.is_empty() {
             return;
         }
         let Some(question) = self.question() else { return self.new_acks() };
         let Some(id) = self.control.link else { return self.make_control() };
-        if self.control.barrier.as_ref().is_none_or(Barrier::is_busy) || !self.control.retry.is_due(self.now) {
+        let idle = self.control.unblocking == 0 && self.control.barrier.as_ref().is_some_and(|b| !b.is_busy());
+        if !idle || !self.control.retry.is_due(self.now) {
             return;
         }
         self.cover();
         let (Some(barrier), Some(link)) = (&mut self.control.barrier, self.links.get_mut(id)) else { return };
         barrier.ask(question, link.output.buffer());
         self.counts.barriers += 1;
+        if link.output.news() {
+            self.events.push_back(Event::LinkOutput(id));
+        }
+    }
+
+    /// Ends the waiting commands of connections, when the control link is free for it.
+    pub(super) fn unblock(&mut self, mut numbers: Vec<u64>) {
+        self.control.to_unblock.append(&mut numbers);
+        if !self.control.to_unblock.is_empty() {
+            self.make_control();
+        }
+    }
+
+    fn send_unblock(&mut self) {
+        let Self { control, links, .. } = self;
+        let Some(id) = control.link else { return };
+        if control.barrier.as_ref().is_none_or(Barrier::is_busy) {
+            return;
+        }
+        let Some(link) = links.get_mut(id) else { return };
+        for number in control.to_unblock.drain(..) {
+            request(link.output.buffer(), &[b"CLIENT", b"UNBLOCK", number.to_string().as_bytes()]);
+            control.unblocking += 1;
+        }
         if link.output.news() {
             self.events.push_back(Event::LinkOutput(id));
         }
@@ -209,6 +246,11 @@ impl Mux {
                 Err(malformed) => return self.control_broken(id, &malformed.to_string()),
             };
             at += reply.len();
+            if self.control.unblocking > 0 {
+                // Whatever it says: the command's own answer tells.
+                self.control.unblocking -= 1;
+                continue;
+            }
             let Some(barrier) = &mut self.control.barrier else { return at };
             let verdict = barrier.answer(Reply::new(reply), link.output.buffer());
             if link.output.news() {

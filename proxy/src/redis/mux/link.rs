@@ -83,6 +83,15 @@ pub(super) enum Kind {
     Enter,
     /// One of the frames that confirm subscriptions.
     Confirm,
+    /// The same, for subscriptions that the client knows of.
+    Resubscribed,
+}
+
+impl Kind {
+    /// Whether frames of this kind confirm subscriptions.
+    pub(super) fn is_confirmation(self) -> bool {
+        matches!(self, Self::Confirm | Self::Resubscribed)
+    }
 }
 
 impl Link {
@@ -115,7 +124,7 @@ impl Link {
         match self.pending.back_mut() {
             _ if run.count == 0 => {}
             // The confirmations of one request are refused by one error.
-            Some(last) if last.client == run.client && last.kind == run.kind && run.kind != Kind::Confirm => {
+            Some(last) if last.client == run.client && last.kind == run.kind && !run.kind.is_confirmation() => {
                 last.count += run.count;
             }
             _ => self.pending.push_back(run),

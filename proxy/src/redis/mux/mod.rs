@@ -26,6 +26,7 @@ mod replies;
 mod requests;
 mod session;
 mod subscriptions;
+mod switchover;
 mod timers;
 
 #[cfg(test)]

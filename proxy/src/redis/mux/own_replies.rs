@@ -54,7 +54,11 @@ impl Mux {
         };
         let reply = Reply::new(frame);
         if let Some(kind) = self.unasked(id, client, reply) {
-            self.hand_over(client, Kind::Free, frame);
+            let front = self.links.get(id).and_then(|link| link.pending.front());
+            let known = front.is_some_and(|run| run.kind == Kind::Resubscribed) && kind != Frame::Message;
+            if !known {
+                self.hand_over(client, Kind::Free, frame);
+            }
             if let Frame::Confirmation(verb) = kind {
                 self.confirmed_subscription(id, client, verb, reply);
             }
@@ -77,7 +81,7 @@ impl Mux {
             // Whatever else is pushed (invalidations) is passed on like a message.
             return Some(frame.unwrap_or(Frame::Message));
         }
-        let subscribing = self.links.get(id)?.pending.front().is_some_and(|run| run.kind == Kind::Confirm);
+        let subscribing = self.links.get(id)?.pending.front().is_some_and(|run| run.kind.is_confirmation());
         let session = self.clients.get(client)?.session.as_ref()?;
         // In RESP3 an array is a reply. In RESP2 a subscribed client may ask for nothing that is answered with one of
         // these names.
@@ -96,7 +100,7 @@ impl Mux {
         if let Some(client) = self.clients.get_mut(client_id) {
             client.session().own.subscriptions.confirm(verb, channel);
         }
-        if self.links.get(id).and_then(|link| link.pending.front()).is_some_and(|run| run.kind == Kind::Confirm) {
+        if self.links.get(id).and_then(|link| link.pending.front()).is_some_and(|run| run.kind.is_confirmation()) {
             self.pop(id, 1);
         }
     }
@@ -117,7 +121,7 @@ impl Mux {
             }
             Kind::Blocked { withheld } => {
                 self.unblocked(run.client);
-                withhold(withheld)
+                if self.waits_on(run.client, reply.is_null()) { Kind::Dropped } else { withhold(withheld) }
             }
             Kind::Enter => {
                 self.entered(id, run.client, !reply.is_error());
@@ -128,6 +132,8 @@ impl Mux {
                 self.hand_over(run.client, Kind::Free, frame);
                 return self.pop(id, run.count);
             }
+            // The new master does not let it in: the client must not believe that it hears everything.
+            Kind::Resubscribed => return self.close_client(run.client, true),
         };
         let muted = self.clients.get(run.client).and_then(|client| Some(client.session.as_ref()?.replies));
         let kind = if muted == Some(Replies::None) { Kind::Dropped } else { kind };
@@ -166,7 +172,7 @@ impl Mux {
 
     fn unblocked(&mut self, id: ClientId) {
         if let Some(client) = self.clients.get_mut(id) {
-            client.session().own.blocked -= 1;
+            client.session().own.blocked = false;
         }
     }
 
@@ -208,13 +214,14 @@ impl Mux {
             Kind::Queued { withheld } | Kind::Exec { withheld } | Kind::Blocked { withheld } => withhold(withheld),
             Kind::Free | Kind::Enter | Kind::Confirm | Kind::Aborted => Kind::Free,
             Kind::Withheld => Kind::Withheld,
-            Kind::Dropped => Kind::Dropped,
+            Kind::Dropped | Kind::Resubscribed => Kind::Dropped,
         };
         if passing.answers && matches!(passing.kind, Kind::Exec { .. }) {
             self.executed(client, Reply::new(bytes));
         }
         if passing.answers && matches!(passing.kind, Kind::Blocked { .. }) {
             self.unblocked(client);
+            self.waits_on(client, false);
         }
         if let Some(link) = self.links.get_mut(id) {
             link.passing = Some(Passing { kind, ..passing });

@@ -26,6 +26,11 @@ impl Mux {
         }
         let own = &client.session().own;
         let (multi, monitor, begun) = (own.multi, own.monitor, own.is_in_transaction());
+        if own.blocked {
+            // It may have to wait elsewhere: nothing is sent behind it.
+            client.wait = Wait::Drained;
+            return Taken::NotYet;
+        }
         if let Class::Session(verb @ (Verb::Reset | Verb::Quit)) = class {
             return self.about_itself(id, bytes, verb);
         }
@@ -126,11 +131,12 @@ impl Mux {
                     }
                     self.swallow(id, link);
                 }
+                let rewritten = if effect == Effect::None { None } else { self.note_waiting(id, bytes) };
                 if let Some(client) = self.clients.get_mut(id) {
-                    client.session().own.blocked += 1;
+                    client.session().own.blocked = true;
                 }
                 let kind = Kind::Blocked { withheld: self.kind_of(class) == Kind::Withheld };
-                self.send(id, link, bytes, kind);
+                self.send(id, link, rewritten.as_deref().unwrap_or(bytes), kind);
                 return Taken::Yes;
             }
             Class::PubSub(verb) => return self.subscribe(id, link, bytes, verb),
@@ -217,8 +223,7 @@ impl Mux {
         // What would lead into the agents' database stands at the end of these, and is not here yet.
         let name = Request::new(head).name();
         let elsewhere = [&b"copy"[..], b"move"].iter().any(|other| name.eq_ignore_ascii_case(other));
-        let carried =
-            matches!(class, Class::Read | Class::Write | Class::Harmless | Class::Blocking(_) | Class::Transaction(_));
+        let carried = matches!(class, Class::Read | Class::Write | Class::Harmless | Class::Transaction(_));
         if !carried || elsewhere {
             let taken = self.local(id, b"-ERR understudy: this command is not carried in this size\r\n");
             if taken == Taken::Yes {

@@ -133,8 +133,9 @@ impl Preparation {
             if is_passing(text) {
                 return Prepared::Failed(Failure::Answer(String::from_utf8_lossy(text).into_owned()));
             }
-            // A connection without a name does as well; a user who may not even say it may still work.
-            if step != Step::Name || text.starts_with(b"NOAUTH") {
+            // A connection without a name does as well, and one whose number is not told nearly so.
+            let needed = !matches!(step, Step::Name | Step::Number);
+            if needed || text.starts_with(b"NOAUTH") {
                 return Prepared::Refused(text.to_vec());
             }
         }

@@ -55,7 +55,7 @@ impl Mux {
         if client.flags.closing {
             return;
         }
-        if !client.input.is_empty() {
+        if !client.input.is_empty() || client.resubscribes() {
             client.input.extend_from_slice(bytes);
             return self.resume(id);
         }
@@ -74,6 +74,10 @@ impl Mux {
     pub(super) fn resume(&mut self, id: ClientId) {
         let Some(client) = self.clients.get_mut(id) else { return };
         client.wait = Wait::Nothing;
+        if !self.resubscribe(id) {
+            return self.settle(id);
+        }
+        let Some(client) = self.clients.get_mut(id) else { return };
         let mut input = std::mem::take(&mut client.input);
         let used = self.pump(id, &input);
         match self.clients.get_mut(id) {

@@ -3,6 +3,7 @@
 use super::ids::LinkId;
 use super::lanes::Key;
 use super::subscriptions::Subscriptions;
+use super::switchover::Waiting;
 
 /// See the module. Most clients never have one.
 #[derive(Debug, Default)]
@@ -44,8 +45,16 @@ pub(super) struct Own {
     pub(super) monitor: bool,
     /// Half of a request is sent.
     pub(super) streaming: bool,
-    /// Commands in flight that may wait at the server.
-    pub(super) blocked: u32,
+    /// A command is in flight that may wait at the server.
+    pub(super) blocked: bool,
+    /// That command, unless it is never sent again.
+    pub(super) waiting: Option<Waiting>,
+    /// It was ended since roles are changed.
+    pub(super) ended_for_plan: bool,
+    /// The command that is sent next has waited before.
+    pub(super) again: Option<Waiting>,
+    /// The subscriptions are still to be made at the new master.
+    pub(super) resubscribes: bool,
     pub(super) subscriptions: Subscriptions,
     /// What the client becomes when the server agrees.
     pub(super) becomes: Option<Key>,

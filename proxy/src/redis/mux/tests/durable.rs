@@ -117,6 +117,8 @@ fn two_copies_release_nothing_until_there_is_one_again() {
     world.pass(1);
     assert_eq!(world.asked(0), ["PING", "WAIT 1 100"]);
     world.reply(0, "+PONG\n:1\n");
+    assert_eq!((world.heard(a), world.asked(0)), (String::new(), vec!["ROLE"]));
+    world.reply(0, "*3\n$6\nmaster\n:5\n*1\n*3\n$1\na\n$1\n1\n$1\n5\n");
     assert_eq!((world.heard(a), world.mux.counts().strangers), ("+OK|".into(), 1));
 }
 

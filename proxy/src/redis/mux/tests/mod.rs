@@ -5,4 +5,5 @@ mod own;
 mod random;
 mod session;
 mod straight;
-mod world;
+mod switchover;
+pub(super) mod world;

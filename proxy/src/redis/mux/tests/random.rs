@@ -10,7 +10,7 @@ use config::ListenerRole;
 use election::Secret;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 40;
 const STEPS: usize = 1_000;
 const CLIENTS: usize = 6;
 
@@ -92,17 +92,20 @@ struct Chaos {
     done: BTreeSet<String>,
     calm: bool,
     answers: usize,
+    /// Commands that were ended for a switchover.
+    ended: usize,
 }
 
 #[test]
 fn whatever_happens_replies_keep_their_order_their_epoch_and_their_barrier() {
-    let mut answers = 0;
+    let (mut answers, mut ended) = (0, 0);
     for seed in 1..=SEEDS {
-        answers += Chaos::new(seed).run();
+        let chaos = Chaos::new(seed).run();
+        answers += chaos.answers;
+        ended += chaos.ended;
     }
-    // Chance that answers nobody would prove nothing.
-    eprintln!("ANSWERS {answers}");
-    assert!(answers > SEEDS as usize * 100, "{answers} answers");
+    // Chance that answers nobody, or ends no waiting, would prove nothing.
+    assert!(answers > SEEDS as usize * 100 && ended > 5, "{answers} answers, {ended} ended");
 }
 
 impl Chaos {
@@ -129,6 +132,7 @@ impl Chaos {
             done: BTreeSet::new(),
             calm: false,
             answers: 0,
+            ended: 0,
         };
         for _ in 0..CLIENTS {
             chaos.come();
@@ -136,7 +140,7 @@ impl Chaos {
         chaos
     }
 
-    fn run(mut self) -> usize {
+    fn run(mut self) -> Self {
         for _ in 0..STEPS {
             self.step();
             self.turn();
@@ -157,7 +161,7 @@ impl Chaos {
                 person.due
             );
         }
-        self.answers
+        self
     }
 
     fn step(&mut self) {
@@ -419,14 +423,21 @@ impl Chaos {
         let connection = &mut self.connections[at];
         let epoch = connection.epoch;
         let words_of: Vec<&str> = words.split(' ').collect();
-        if !connection.ready && !matches!(words_of[0], "PING" | "GET" | "SET" | "BLPOP" | "MULTI") {
+        if !connection.ready && !matches!(words_of[0], "PING" | "GET" | "SET" | "BLPOP" | "MULTI" | "ROLE") {
             let run_id = format!("run-m{epoch}");
-            let answer = prepare(words, &run_id, None, &connection.prepared);
+            let answer = match words {
+                "CLIENT ID" => format!(":{at}\r\n").into_bytes(),
+                _ => prepare(words, &run_id, None, &connection.prepared),
+            };
             connection.replies.extend_from_slice(&answer);
             connection.prepared.push(words.to_owned());
             return true;
         }
         connection.ready = true;
+        if let ["CLIENT", "UNBLOCK", number] = words_of[..] {
+            self.unblock(at, number.parse().expect("a number"));
+            return true;
+        }
         let master = self.masters.get_mut(&epoch).expect("a master of this epoch");
         if words_of[0] == "WAIT" {
             let copies = if master.copied >= connection.seen {
@@ -439,6 +450,10 @@ impl Chaos {
                 0
             };
             connection.replies.extend_from_slice(format!(":{copies}\r\n").as_bytes());
+            return true;
+        }
+        if words == "ROLE" {
+            connection.replies.extend_from_slice(b"*3\r\n$6\r\nmaster\r\n:1\r\n*1\r\n+copy\r\n");
             return true;
         }
         connection.seen = master.written;
@@ -471,6 +486,27 @@ impl Chaos {
         let stuck = self.chance.one_in(10);
         self.connections[at].stuck = stuck;
         true
+    }
+
+    /// Ends the command that waits on a connection: it answers that it has got nothing.
+    fn unblock(&mut self, by: usize, number: usize) {
+        let epoch = self.connections[by].epoch;
+        let waits = &mut self.connections[number];
+        let first = RequestScan::default().scan(&waits.inbox);
+        let ended = match first {
+            Ok(FoundRequest::Whole(len))
+                if waits.stuck && waits.open && words(&waits.inbox[..len]).starts_with("BLPOP") =>
+            {
+                assert_eq!(waits.epoch, epoch, "seed {}: only where roles are changed", self.seed);
+                waits.inbox.drain(..len);
+                waits.replies.extend_from_slice(b"*-1\r\n");
+                waits.stuck = false;
+                self.ended += 1;
+                1
+            }
+            _ => 0,
+        };
+        self.connections[by].replies.extend_from_slice(format!(":{ended}\r\n").as_bytes());
     }
 
     fn execute(&mut self, at: usize, words: &str) -> Vec<u8> {

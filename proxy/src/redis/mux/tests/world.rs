@@ -256,7 +256,7 @@ pub(super) fn wire(text: &str) -> Vec<u8> {
 }
 
 /// A request, written as an array.
-pub(super) fn array(words: &[&str]) -> Vec<u8> {
+pub(in super::super) fn array(words: &[&str]) -> Vec<u8> {
     let mut bytes = Vec::new();
     prepare::request(&mut bytes, &words.iter().map(|word| word.as_bytes()).collect::<Vec<_>>());
     bytes
