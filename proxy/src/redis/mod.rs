@@ -8,23 +8,18 @@
 //! Of the protocol, `scan` finds where requests and replies end, `view` looks into them, `commands` says what a request
 //! is.
 
-#[allow(dead_code, unused_imports, reason = "the multiplexer comes next")]
 pub(crate) mod commands;
 mod course;
 mod crew;
 mod dial;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
-#[allow(dead_code, unused_imports, reason = "the multiplexer comes next")]
 pub(crate) mod inline;
 mod mailbox;
-#[allow(dead_code, unused_imports, reason = "the multiplexer comes next")]
 pub(crate) mod mux;
-#[allow(dead_code, unused_imports, reason = "the multiplexer comes next")]
 pub(crate) mod scan;
 mod sockets;
 mod tally;
-#[allow(dead_code, unused_imports, reason = "the multiplexer comes next")]
 pub(crate) mod view;
 mod worker;
 

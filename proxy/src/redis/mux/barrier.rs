@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(talk.asks(WRITES), PING_WAIT);
     }
 
-    /// Guards rule 4: no copy, and the master does not say that it needs none.
+    /// Guards this: no copy, and the master does not say that it needs none.
     #[test]
     fn no_copy_passes_only_when_the_master_says_that_it_is_alone() {
         for (need, verdict) in [
@@ -243,7 +243,7 @@ mod tests {
         }
     }
 
-    /// Guards rule 4: a second replication client acknowledges what the hot replica may not have.
+    /// Guards this: a second replication client acknowledges what the hot replica may not have.
     #[test]
     fn more_than_one_copy_never_passes() {
         for (answer, verdict) in [
@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(talk.asks(WRITES), PING_WAIT);
     }
 
-    /// Guards design.md 4: a read is durable only behind a write made after it, or an old acknowledgement satisfies WAIT.
+    /// Guards this: a read is durable only behind a write made after it, or an old acknowledgement satisfies WAIT.
     #[test]
     fn durable_reads_are_asked_about_with_a_write() {
         let mut talk = Talk::new();
@@ -307,7 +307,7 @@ mod tests {
         }
     }
 
-    /// Guards rule 4: with two copies WAIT answers 1 as soon as one of them has confirmed, whichever it is.
+    /// Guards this: with two copies WAIT answers 1 as soon as one of them has confirmed, whichever it is.
     #[test]
     fn after_too_many_one_passes_only_when_the_server_has_one() {
         let copy = "*3\r\n$9\r\n127.0.0.1\r\n$1\r\n1\r\n$1\r\n5\r\n";

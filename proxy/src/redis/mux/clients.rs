@@ -1,9 +1,10 @@
 //! How clients are read, written, and closed.
 
+use super::client::Wait;
 use super::ids::ClientId;
 use super::link::Kind;
 use super::{Event, Mux, links};
-use crate::redis::mux::client::Wait;
+use tracing::debug;
 
 /// A client with more output than this is not read: it does not take what it asks for.
 const UNREAD_BYTES: usize = 1024 * 1024;
@@ -42,8 +43,7 @@ impl Mux {
         }
         client.flags.paused = true;
         if client.output.len() > OVERFLOW_BYTES {
-            self.counts.unknown += 1;
-            self.close_client(id, true);
+            self.reset_client(id, "it does not take what it has asked for");
         }
     }
 
@@ -104,7 +104,7 @@ impl Mux {
         // What waits at the server for somebody who has gone must not be carried out for nobody; half a request never is.
         let session = client.session.as_ref();
         if client.flags.streaming || session.is_some_and(|session| session.own.blocked) {
-            self.close_client(id, false);
+            self.close_client(id);
         } else if client.wait == Wait::Nothing {
             self.finish(id);
         }
@@ -123,15 +123,27 @@ impl Mux {
     pub(super) fn close_if_done(&mut self, id: ClientId) {
         let Some(client) = self.clients.get(id) else { return };
         if client.flags.closing && client.in_flight == 0 && client.output.is_empty() {
-            self.close_client(id, false);
+            self.close_client(id);
         }
     }
 
     /// Closes a client now.
-    pub(super) fn close_client(&mut self, id: ClientId, reset: bool) {
+    pub(super) fn close_client(&mut self, id: ClientId) {
         if self.forget_client(id) {
-            self.events.push_back(Event::CloseClient { client: id, reset });
+            self.events.push_back(Event::CloseClient { client: id, reset: false });
         }
+    }
+
+    /// Closes a client now, and shows it that something is lost.
+    pub(super) fn reset_client(&mut self, id: ClientId, why: &'static str) {
+        let Some(client) = self.clients.get(id) else { return };
+        debug!(
+            group = %self.settings.group, in_flight = client.in_flight, unsent = client.output.len(), why,
+            "a client's connection is reset"
+        );
+        self.counts.unknown += u64::from(client.in_flight > 0 || !client.output.is_empty());
+        self.forget_client(id);
+        self.events.push_back(Event::CloseClient { client: id, reset: true });
     }
 
     /// Takes a client out of the books. Replies that it will not hear are still awaited.

@@ -78,8 +78,7 @@ impl Mux {
                 client.session.as_ref().is_some_and(|session| session.own.attached) && !self.survives(id, planned);
             let Some(client) = self.clients.get_mut(id) else { continue };
             if lost || client.in_flight > 0 || !client.output.is_empty() {
-                self.counts.unknown += 1;
-                self.close_client(id, true);
+                self.reset_client(id, "its request, or what bound it to its connection, ended with the epoch");
             }
         }
         let links: Vec<LinkId> = self.links.ids().collect();

@@ -1,6 +1,6 @@
 //! How links are made, proved, and lost.
 
-use super::ids::{ClientId, LinkId};
+use super::ids::LinkId;
 use super::lanes::{EMPTY_MS, FIRST, LaneId, REFUSED_MS, Shared};
 use super::link::{Link, Purpose, Stage};
 use super::prepare::{Failure, Learned, Preparation, Prepared, Wanted};
@@ -157,14 +157,11 @@ impl Mux {
         self.counts.links_lost += 1;
         let endpoint = self.note_loss(&link, reason);
         for run in &link.pending {
-            if self.clients.get(run.client).is_some() {
-                self.counts.unknown += 1;
-                self.close_client(run.client, true);
-            }
+            self.reset_client(run.client, "the link that its reply was to come over is lost");
         }
         if let Purpose::Own(_, Some(client)) = link.purpose {
             // What bound the client to the link is gone with it.
-            self.close_client(client, true);
+            self.reset_client(client, "the link that it was bound to is lost");
         }
         match link.purpose {
             Purpose::Shared(lane) | Purpose::Own(lane, _) if !link.retired => {

@@ -28,6 +28,7 @@ mod session;
 mod subscriptions;
 mod switchover;
 mod timers;
+mod ways;
 
 #[cfg(test)]
 mod tests;

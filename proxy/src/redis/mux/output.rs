@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(text(&output), "aWbcd");
     }
 
-    /// Guards rule 4: a barrier says nothing of what was read after it was sent.
+    /// Guards this: a barrier says nothing of what was read after it was sent.
     #[test]
     fn what_is_read_after_the_barrier_was_sent_waits_for_the_next() {
         let (mut output, mut spare) = (Output::default(), Buffers::default());

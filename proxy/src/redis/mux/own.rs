@@ -4,7 +4,8 @@ use super::ids::{ClientId, LinkId};
 use super::lanes::LaneId;
 use super::link::{Kind, Link, Purpose, Run, Stage};
 use super::local::name_request;
-use super::requests::{Taken, Way};
+use super::requests::Taken;
+use super::ways::Way;
 use super::{Event, Mux};
 use crate::redis::commands::Class;
 

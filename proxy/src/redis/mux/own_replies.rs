@@ -133,7 +133,7 @@ impl Mux {
                 return self.pop(id, run.count);
             }
             // The new master does not let it in: the client must not believe that it hears everything.
-            Kind::Resubscribed => return self.close_client(run.client, true),
+            Kind::Resubscribed => return self.reset_client(run.client, "it cannot be subscribed again"),
         };
         let muted = self.clients.get(run.client).and_then(|client| Some(client.session.as_ref()?.replies));
         let kind = if muted == Some(Replies::None) { Kind::Dropped } else { kind };

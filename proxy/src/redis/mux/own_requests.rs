@@ -6,7 +6,8 @@ use super::client::Wait;
 use super::course::Kinds;
 use super::ids::{ClientId, LinkId};
 use super::link::{Kind, Run};
-use super::requests::{IN_FLIGHT, Taken, Way};
+use super::requests::{IN_FLIGHT, Taken};
+use super::ways::Way;
 use crate::redis::commands::{Class, Effect, PubSub, Session as Verb, Transaction};
 use crate::redis::view::Request;
 
@@ -77,7 +78,7 @@ impl Mux {
             }
             Class::Session(_) | Class::PubSub(_) | Class::Pinning => self.spoil(id, NOT_IN_MULTI),
             Class::Hostile => {
-                self.close_client(id, false);
+                self.close_client(id);
                 Taken::NotYet
             }
             Class::Read
@@ -147,7 +148,7 @@ impl Mux {
                 return self.local(id, format!("-ERR {refusal}\r\n").as_bytes());
             }
             Class::Hostile => {
-                self.close_client(id, false);
+                self.close_client(id);
                 return Taken::NotYet;
             }
         }
@@ -247,7 +248,7 @@ impl Mux {
         let (Some(client), Some(link)) = (self.clients.get_mut(id), self.links.get_mut(link_id)) else { return 0 };
         let Ok(piece) = client.scan.follow(bytes) else {
             // Half of it is at the server: there is no answer to come to.
-            self.close_client(id, true);
+            self.reset_client(id, "half of its request is sent and the rest is malformed");
             return 0;
         };
         link.output.buffer().extend_from_slice(&bytes[..piece.len]);

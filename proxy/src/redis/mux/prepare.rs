@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(learned.version, "7.0.15");
     }
 
-    /// Guards rule 2: a restarted process keeps its port and has older data.
+    /// Guards this: a restarted process keeps its port and has older data.
     #[test]
     fn another_process_is_not_used() {
         for info in [&b"$15\r\nrun_id:run-12\r\n\r\n"[..], b"$0\r\n\r\n", b"$6\r\nhello!\r\n"] {

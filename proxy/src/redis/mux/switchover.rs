@@ -7,8 +7,8 @@
 use super::ids::{ClientId, LinkId};
 use super::link::{Kind, Purpose, Run};
 use super::prepare::request;
-use super::requests::Way;
 use super::session::Own;
+use super::ways::Way;
 use super::{Event, Mux};
 use crate::redis::scan::RequestScan;
 use crate::redis::view::Request;
@@ -114,7 +114,7 @@ impl Mux {
             Way::Waits => false,
             // It cannot be told that it hears nothing but by the end of its connection.
             Way::Refused(_) => {
-                self.close_client(id, true);
+                self.reset_client(id, "it cannot be subscribed again in time");
                 false
             }
             Way::Open(link) => {

@@ -21,7 +21,7 @@ fn the_question_is_asked_by_the_proxys_own_account_in_the_markers_database() {
     assert_eq!(world.links[1].prepared[..2], ["CLIENT SETNAME understudy:p1", "INFO server"]);
 }
 
-/// Guards rule 3.
+/// Guards the acknowledgement of what only the master has.
 #[test]
 fn a_writes_reply_is_withheld_until_one_copy_has_it() {
     let (mut world, a) = world(LOCAL);
@@ -48,7 +48,7 @@ fn reads_do_not_wait_but_for_what_is_before_them() {
     assert_eq!(world.heard(a), "+OK|$1|1|");
 }
 
-/// Guards rule 4: the answer says nothing of what was read after the question was sent.
+/// Guards this: the answer says nothing of what was read after the question was sent.
 #[test]
 fn what_is_read_after_the_question_waits_for_the_next() {
     let (mut world, a) = world(LOCAL);
@@ -67,7 +67,7 @@ fn what_is_read_after_the_question_waits_for_the_next() {
     assert_eq!(world.mux.counts().barriers, 2);
 }
 
-/// Guards rule 4: what is not known to write nothing counts as a write.
+/// Guards this: what is not known to write nothing counts as a write.
 #[test]
 fn what_may_write_counts_as_a_write() {
     for request in ["EVAL x 0", "PUBLISH c m", "NEWCMD x", "LPUSH l 1"] {
@@ -104,7 +104,7 @@ fn without_a_copy_the_master_decides_and_only_its_plain_no_counts() {
     assert_eq!((world.heard(a), world.mux.counts().barriers_repeated), ("+OK|".into(), 4));
 }
 
-/// Guards rule 4: a second replication client satisfies WAIT with what the hot replica may not have.
+/// Guards this: a second replication client satisfies WAIT with what the hot replica may not have.
 #[test]
 fn two_copies_release_nothing_until_there_is_one_again() {
     let (mut world, a) = world(LOCAL);
@@ -136,7 +136,7 @@ fn a_repeated_question_covers_what_was_read_meanwhile() {
     assert_eq!((world.heard(a), world.heard(b)), ("+OK|+OK|".into(), "+OK|".into()));
 }
 
-/// Guards rule 4: a lost control link answers nothing; it is made again and asked again.
+/// Guards this: a lost control link answers nothing; it is made again and asked again.
 #[test]
 fn a_lost_control_link_is_made_again_and_asked_again() {
     for lost in [false, true] {
@@ -158,7 +158,7 @@ fn a_lost_control_link_is_made_again_and_asked_again() {
     }
 }
 
-/// Guards rule 2 for the control link: a restarted process answers WAIT for data that it has lost.
+/// Guards against the wrong process: a restarted process answers WAIT for data that it has lost.
 #[test]
 fn another_process_is_not_asked() {
     let (mut world, a) = world(LOCAL);
@@ -171,7 +171,7 @@ fn another_process_is_not_asked() {
     assert_eq!((world.heard(a), world.closed(a)), (String::new(), None));
 }
 
-/// Guards rule 1: a reply that has not left when the epoch ends never does.
+/// Guards this: a reply that has not left when the epoch ends never does.
 #[test]
 fn withheld_replies_end_with_their_epoch() {
     let (mut world, a) = world(LOCAL);

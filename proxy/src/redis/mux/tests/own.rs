@@ -55,7 +55,7 @@ fn clients_that_block_at_once_have_a_link_each() {
     assert_eq!(world.closed(a), Some(false));
 }
 
-/// Guards rule 10: EXEC is a write like any other, +QUEUED is none.
+/// Guards this: EXEC is a write like any other, +QUEUED is none.
 #[test]
 fn the_outcome_of_a_transaction_is_withheld_and_queueing_is_not() {
     let (mut world, a) = durable();
@@ -70,7 +70,7 @@ fn the_outcome_of_a_transaction_is_withheld_and_queueing_is_not() {
     assert_eq!(world.heard(a), "*2|+OK|$1|1|$1|1|");
 }
 
-/// Guards rule 10: where MULTI was refused, what follows is carried out at once.
+/// Guards this: where MULTI was refused, what follows is carried out at once.
 #[test]
 fn what_is_not_queued_after_all_is_withheld_as_what_it_is() {
     let (mut world, a) = durable();

@@ -9,7 +9,7 @@ fn world() -> (World, ClientId) {
     (world, client)
 }
 
-/// Guards rule 8: passwords are judged by the server, by logging a link in.
+/// Guards this: passwords are judged by the server, by logging a link in.
 #[test]
 fn a_login_is_what_the_server_takes_it_for() {
     let mut world = World::of(config::ListenerRole::Master);

@@ -106,7 +106,7 @@ fn nothing_new_is_sent_while_roles_change() {
     assert_eq!((world.closed(a), world.closed(b)), (None, None), "nobody is disturbed by a planned switchover");
 }
 
-/// Guards rule 1: what is in flight when the epoch ends has no known outcome; whatever arrives late is not passed on.
+/// Guards this: what is in flight when the epoch ends has no known outcome; whatever arrives late is not passed on.
 #[test]
 fn a_new_epoch_closes_whom_the_old_one_owes_an_answer() {
     let mut world = World::new(Acks::Master);
@@ -142,7 +142,7 @@ fn a_lost_link_closes_only_those_who_wait_for_it() {
     assert_eq!(world.asked(1), ["GET k"], "nothing is sent twice");
 }
 
-/// Guards rule 2: a master that was restarted keeps its port and has older data.
+/// Guards this: a master that was restarted keeps its port and has older data.
 #[test]
 fn another_process_at_the_masters_address_is_not_used() {
     let mut world = World::of(ListenerRole::Master);

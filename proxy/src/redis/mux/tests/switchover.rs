@@ -37,7 +37,7 @@ fn a_command_that_waits_goes_on_waiting_at_the_new_master() {
     assert_eq!(world.heard(a), "*2|$1|l|$1|x|");
 }
 
-/// Guards rule 11: what was carried out is answered, and not sent again.
+/// Guards this: what was carried out is answered, and not sent again.
 #[test]
 fn a_command_that_got_something_after_all_is_answered_and_not_repeated() {
     let (mut world, a) = blocked("BLPOP l 0\n");
