@@ -97,17 +97,14 @@ async fn try_once(target: &mut watch::Receiver<Target>, epoch: Option<u64>, endp
 pub(crate) async fn open(endpoint: &Endpoint) -> io::Result<TcpStream> {
     let connecting = TcpStream::connect((endpoint.address.as_str(), endpoint.port));
     let stream = timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| io::ErrorKind::TimedOut)??;
-    prepare(&stream)?;
-    Ok(stream)
-}
-
-fn prepare(stream: &TcpStream) -> io::Result<()> {
     // Connecting to a port of this machine that nobody listens on can, by chance, meet itself: the kernel may have
     // chosen that very port as the source.
-    if stream.local_addr()? == stream.peer_addr()? {
+    let own = stream.local_addr()?;
+    if own.port() == endpoint.port && own == stream.peer_addr()? {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
-    stream.set_nodelay(true)
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// Returns when a connection that was made for `epoch` to `endpoint` may not go on.

@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::group::Group;
 use crate::http::{self, Pages};
-use crate::redis::{self, Crew, Login, Redis};
+use crate::redis::{Crew, Login, Redis};
 use crate::stop::Stop;
 use crate::tcp::Tcp;
 use crate::worker::{self, Signals};
@@ -201,22 +201,23 @@ async fn bind_listener(
     };
     let group = groups.entry(name.clone()).or_insert_with(|| Arc::new(Group::new(name.clone()))).clone();
     let ListenerConfig { role, hold, protocol, .. } = *listener;
-    let (threads, carrier) = match protocol {
+    let carrier = match protocol {
         Protocol::Tcp => {
             let tcp = Tcp { group, role, hold, turn: AtomicUsize::new(0) };
-            (worker::threads(), Carrier::Tcp(Arc::new(tcp)))
+            Carrier::Tcp(Arc::new(tcp))
         }
         Protocol::Redis => {
             let account = account(name, config)?;
             let redis = Redis { group, role, hold, account, proxy: config.proxy.name.clone() };
-            (redis::threads(), Carrier::Redis(Arc::new(redis)))
+            Carrier::Redis(Arc::new(redis))
         }
         Protocol::Postgres => {
             let key = format!("listener[{index}].protocol");
             return Err(not_built(&key, "the protocol \"postgres\"", "write \"tcp\""));
         }
     };
-    let (address, sockets) = bind_one(&format!("listener[{index}].listen"), &listener.listen, threads).await?;
+    let (address, sockets) =
+        bind_one(&format!("listener[{index}].listen"), &listener.listen, worker::threads()).await?;
     info!(%address, group = %name, ?role, ?protocol, "listening");
     Ok(Bound { address, sockets, carrier })
 }

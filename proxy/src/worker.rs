@@ -14,9 +14,10 @@ use tokio_util::task::TaskTracker;
 /// More threads than this gain little for what a proxy does, and take cores from the databases beside it.
 const MOST_THREADS: usize = 4;
 
-/// How many worker threads this machine gets.
+/// How many worker threads a listener gets: half the cores. The databases and the clients have work to do as well, and
+/// a thread that is woken for many connections at once carries each of them cheapest.
 pub(crate) fn threads() -> usize {
-    thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS)
+    thread::available_parallelism().map_or(1, |cores| usize::from(cores).div_ceil(2)).min(MOST_THREADS)
 }
 
 /// One worker's share: a socket of each listener.

@@ -14,17 +14,8 @@ use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
-/// More threads than this gain little for what a proxy does, and take cores from the databases beside it.
-const MOST_THREADS: usize = 4;
-
 /// A worker that fails at once fails at once again.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
-
-/// How many worker threads a listener gets: half the cores. The databases and the clients have work to do as well, and
-/// requests that share a link are carried cheapest.
-pub(crate) fn threads() -> usize {
-    thread::available_parallelism().map_or(1, |cores| usize::from(cores).div_ceil(2)).min(MOST_THREADS)
-}
 
 /// Workers that run. Dropping it ends them.
 #[derive(Debug, Default)]

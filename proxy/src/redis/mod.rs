@@ -27,7 +27,7 @@ mod worker;
 mod tests;
 
 pub(crate) use course::Course;
-pub(crate) use crew::{Crew, threads};
+pub(crate) use crew::Crew;
 pub(crate) use mux::{Counts, Login};
 pub(crate) use tally::Tallies;
 

@@ -1,5 +1,6 @@
 //! The `tcp` protocol: bytes are carried, not understood. All the safety it gives is that of the epoch.
 
+mod bulk;
 mod relay;
 
 use crate::counters::{Gauge, count};

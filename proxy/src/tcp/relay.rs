@@ -1,17 +1,35 @@
 //! Carries bytes between two sockets, both ways, with backpressure; an idle connection owns no buffer.
 
+use super::bulk::Bulk;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 /// Measured: bulk transfers cost half the CPU of the 8 KiB that tokio's own copy uses, and more gains little.
 pub(crate) const SCRATCH_BYTES: usize = 64 * 1024;
 
-/// Reads in a row for one direction before others get their turn: 1 MiB of bulk, well under a millisecond.
+/// Reads in a row for one direction before others get their turn.
 const ROUNDS: usize = 16;
+
+/// So many reads in a row that filled the buffer are a burst, and what follows is spliced. Less is carried sooner than a
+/// pipe is set up.
+const BURST: u8 = 2;
+
+/// What is carried to and fro.
+pub(crate) trait Side: AsyncRead + AsyncWrite + Unpin {
+    /// The socket, if that is what it is: between sockets bulk takes the shorter way.
+    fn socket(&self) -> Option<&TcpStream>;
+}
+
+impl Side for TcpStream {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+}
 
 thread_local! {
     /// One buffer for all connections of a worker thread: a read and the write of what it brought happen within one
@@ -21,35 +39,45 @@ thread_local! {
 
 /// Carries bytes until both directions have ended. `heard` is called for each arrival from `backend`.
 ///
-/// The end of one direction is passed on, and the other goes on until it ends too.
+/// The end of one direction is passed on, and the other goes on until it ends too: that end is told by the close, which
+/// is the caller's.
 ///
 /// # Errors
 /// Whatever the first failing read or write says; what is under way in the other direction is given up.
 pub(crate) async fn relay<C, B>(client: &mut C, backend: &mut B, mut heard: impl FnMut()) -> io::Result<()>
 where
-    C: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
+    C: Side,
+    B: Side,
 {
-    let (mut up, mut down) = (Pipe::default(), Pipe::default());
+    let (mut up, mut down) = (Way::default(), Way::default());
     poll_fn(|cx| {
         SCRATCH.with_borrow_mut(|scratch| {
-            let up = up.poll(cx, client, backend, scratch, &mut || ())?;
-            let down = down.poll(cx, backend, client, scratch, &mut heard)?;
-            if up.is_ready() && down.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+            let up_ended = up.poll(cx, client, backend, scratch, &mut || ())?.is_ready();
+            let down_ended = down.poll(cx, backend, client, scratch, &mut heard)?.is_ready();
+            match (up_ended, down_ended) {
+                (true, true) => Poll::Ready(Ok(())),
+                (true, false) => up.pass_end_on(cx, backend),
+                (false, true) => down.pass_end_on(cx, client),
+                (false, false) => Poll::Pending,
+            }
         })
     })
     .await
 }
 
-/// One direction. [`Pipe::poll`] is the only place that moves bytes, so another way of moving them has one seam.
+/// One direction. [`Way::poll`] is the only place that moves bytes.
 #[derive(Default)]
-struct Pipe {
+struct Way {
     /// What was read and the receiver has not taken yet; not allocated while there is nothing. At most one scratch
     /// buffer's worth, since nothing is read before it is gone.
     unsent: Vec<u8>,
     /// How much of `unsent` the receiver has taken.
     taken: usize,
     source: Source,
+    /// Reads in a row that filled the buffer.
+    full: u8,
+    /// The way of a burst, until the sender pauses.
+    bulk: Option<Bulk>,
 }
 
 /// What is known of the sending side.
@@ -60,48 +88,73 @@ enum Source {
     /// It has ended; the receiver has not been told.
     Ended,
     /// The receiver has been told.
-    Closed,
+    Told,
 }
 
-impl Pipe {
-    fn poll<R, W>(
+impl Way {
+    /// Ready once the sender has ended and the receiver has everything.
+    fn poll<R: Side, W: Side>(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut R,
         to: &mut W,
         scratch: &mut [u8],
         heard: &mut impl FnMut(),
-    ) -> Poll<io::Result<()>>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
+    ) -> Poll<io::Result<()>> {
         for _ in 0..ROUNDS {
             ready!(self.poll_flush(cx, to))?;
-            match self.source {
-                Source::Closed => return Poll::Ready(Ok(())),
-                Source::Ended => {
-                    ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
-                    self.source = Source::Closed;
-                    return Poll::Ready(Ok(()));
+            if self.source != Source::Open {
+                return Poll::Ready(Ok(()));
+            }
+            let arrived = match (&mut self.bulk, from.socket()) {
+                (Some(bulk), Some(socket)) => bulk.poll_fill(cx, socket),
+                _ => self.poll_copy(cx, from, to, scratch),
+            };
+            match arrived {
+                Poll::Ready(Ok(0)) => self.source = Source::Ended,
+                Poll::Ready(Ok(_)) => heard(),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    (self.full, self.bulk) = (0, None);
+                    return Poll::Pending;
                 }
-                Source::Open => {}
             }
-            let mut buf = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut *from).poll_read(cx, &mut buf))?;
-            if buf.filled().is_empty() {
-                self.source = Source::Ended;
-                continue;
-            }
-            heard();
-            self.send(cx, to, buf.filled())?;
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
+    /// Tells the receiver, once. What is then waited for is the other direction, so this is never ready.
+    fn pass_end_on<W: Side>(&mut self, cx: &mut Context<'_>, to: &mut W) -> Poll<io::Result<()>> {
+        if self.source == Source::Ended {
+            ready!(Pin::new(to).poll_shutdown(cx))?;
+            self.source = Source::Told;
+        }
+        Poll::Pending
+    }
+
+    /// Reads once and gives what came to the receiver.
+    fn poll_copy<R: Side, W: Side>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        to: &mut W,
+        scratch: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut buf = ReadBuf::new(scratch);
+        ready!(Pin::new(&mut *from).poll_read(cx, &mut buf))?;
+        self.full = if buf.remaining() == 0 { self.full + 1 } else { 0 };
+        if self.full == BURST {
+            self.full = 0;
+            // Without a descriptor to spare it goes on as before.
+            self.bulk = from.socket().zip(to.socket()).and_then(|_| Bulk::begin().ok());
+        }
+        self.send(cx, to, buf.filled())?;
+        Poll::Ready(Ok(buf.filled().len()))
+    }
+
     /// Gives `bytes` to the receiver and keeps what it does not take.
-    fn send<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W, mut bytes: &[u8]) -> io::Result<()> {
+    fn send<W: Side>(&mut self, cx: &mut Context<'_>, to: &mut W, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             match Pin::new(&mut *to).poll_write(cx, bytes)? {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -115,7 +168,7 @@ impl Pipe {
         Ok(())
     }
 
-    fn poll_flush<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) -> Poll<io::Result<()>> {
+    fn poll_flush<W: Side>(&mut self, cx: &mut Context<'_>, to: &mut W) -> Poll<io::Result<()>> {
         while self.taken < self.unsent.len() {
             match ready!(Pin::new(&mut *to).poll_write(cx, &self.unsent[self.taken..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -125,7 +178,10 @@ impl Pipe {
         if self.taken > 0 {
             (self.unsent, self.taken) = (Vec::new(), 0);
         }
-        Poll::Ready(Ok(()))
+        match (&mut self.bulk, to.socket()) {
+            (Some(bulk), Some(socket)) => bulk.poll_drain(cx, socket),
+            _ => Poll::Ready(Ok(())),
+        }
     }
 }
 
@@ -133,6 +189,12 @@ impl Pipe {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    impl Side for DuplexStream {
+        fn socket(&self) -> Option<&TcpStream> {
+            None
+        }
+    }
 
     /// A client, a backend, and a relay between them over pipes that hold `room` bytes.
     fn pair(room: usize) -> (DuplexStream, DuplexStream, tokio::task::JoinHandle<io::Result<()>>) {
