@@ -13,7 +13,7 @@ ENGINE ?= redis
 TEST_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests build demo test check bench-failover bench-idle simulate chaos fuzz clean
+.PHONY: help setup setup-tests setup-bench build demo test check bench-failover bench-idle bench-proxy simulate chaos fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ setup: ## install what is missing (Debian 12: redis-server, consul)
 
 setup-tests:
 	@scripts/setup tests
+
+setup-bench:
+	@scripts/setup bench
 
 build: setup ## build target/release/understudy
 	$(CARGO) build --release --locked
@@ -53,6 +56,13 @@ bench-idle: setup ## cost of an idle group, calm on a busy machine, a killed mas
 	@$(CARGO) build --release --locked -q -p understudy -p understudy-tests
 	@$(CARGO) run --release --locked -q -p understudy-tests --bin bench-idle -- --idle $(IDLE_SECONDS) --busy $(BUSY_MINUTES)
 	@$(CARGO) run --release --locked -q -p understudy-tests --bin bench-rejoin -- --runs $(RUNS)
+
+# In memory: a disk that is busy with the append-only file would be measured instead of the proxies.
+bench-proxy: export TMPDIR := $(if $(TMPDIR),$(TMPDIR),$(if $(wildcard /dev/shm),/dev/shm,/tmp))
+bench-proxy: setup-bench ## proxies in turn, by redis-benchmark; ROUNDS=5, CASES=a,b, MODES=a,b. JSON on stdout, a table on stderr
+	@$(CARGO) build --release --locked -q -p understudy
+	@$(CARGO) run --release --locked -q -p understudy-tests --bin bench-proxy -- --rounds $(or $(ROUNDS),5) \
+		$(if $(CASES),--cases $(CASES)) $(if $(MODES),--modes $(MODES))
 
 simulate: ## random faults on virtual time, on every core; SEEDS=1000 from FIRST=1, or SEED=n to replay one
 	@$(CARGO) run --release --locked -q -p understudy-tests --bin simulate -- \

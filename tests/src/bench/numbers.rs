@@ -23,7 +23,7 @@ impl Spread {
 }
 
 /// Of sorted values; of an even number the mean of the two in the middle.
-fn median(sorted: &[f64]) -> f64 {
+pub(crate) fn median(sorted: &[f64]) -> f64 {
     let half = sorted.len() / 2;
     match sorted.len() {
         0 => 0.0,

@@ -4,8 +4,10 @@
 
 #[path = "../bench/mod.rs"]
 mod bench;
+#[path = "../bench/program.rs"]
+mod program;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use bench::figures::{Figures, table};
 use bench::{Fault, Sample, System, sentinel, understudy};
 use clap::Parser;
@@ -26,29 +28,8 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    cli::install_tls_provider();
     let args = Args::parse();
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&error.into()),
-    };
-    match runtime.block_on(interruptible(&args)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
-    }
-}
-
-fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("bench-failover: {error:#}");
-    ExitCode::FAILURE
-}
-
-/// Ctrl-c ends every process that was started, too.
-async fn interruptible(args: &Args) -> Result<()> {
-    tokio::select! {
-        result = measure(args) => result,
-        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
-    }
+    program::run(measure(&args))
 }
 
 async fn measure(args: &Args) -> Result<()> {

@@ -9,10 +9,12 @@ mod idle;
 #[path = "../bench/numbers.rs"]
 #[allow(dead_code, reason = "the spread of many runs is for the other benchmarks")]
 mod numbers;
+#[path = "../bench/program.rs"]
+mod program;
 #[path = "../bench/usage.rs"]
 mod usage;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Parser;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -29,29 +31,8 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    cli::install_tls_provider();
     let args = Args::parse();
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&error.into()),
-    };
-    match runtime.block_on(interruptible(&args)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
-    }
-}
-
-fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("bench-idle: {error:#}");
-    ExitCode::FAILURE
-}
-
-/// Ctrl-c ends every process that was started, too.
-async fn interruptible(args: &Args) -> Result<()> {
-    tokio::select! {
-        result = measure(args) => result,
-        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
-    }
+    program::run(measure(&args))
 }
 
 async fn measure(args: &Args) -> Result<()> {

@@ -5,10 +5,12 @@
 #[path = "../bench/mod.rs"]
 #[allow(dead_code, reason = "faults and outages are bench-failover's; what starts the systems is shared")]
 mod bench;
+#[path = "../bench/program.rs"]
+mod program;
 #[path = "../bench/rejoin.rs"]
 mod rejoin;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use bench::System;
 use clap::Parser;
 use std::process::ExitCode;
@@ -25,29 +27,8 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    cli::install_tls_provider();
     let args = Args::parse();
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&error.into()),
-    };
-    match runtime.block_on(interruptible(&args)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
-    }
-}
-
-fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("bench-rejoin: {error:#}");
-    ExitCode::FAILURE
-}
-
-/// Ctrl-c ends every process that was started, too.
-async fn interruptible(args: &Args) -> Result<()> {
-    tokio::select! {
-        result = measure(args) => result,
-        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
-    }
+    program::run(measure(&args))
 }
 
 async fn measure(args: &Args) -> Result<()> {

@@ -1,0 +1,26 @@
+//! What every benchmark's program is: one measurement, which ctrl-c ends together with all that it started.
+
+use anyhow::{Result, bail};
+use std::process::ExitCode;
+
+/// Measures, and tells on standard error what went wrong.
+pub(crate) fn run(measure: impl Future<Output = Result<()>>) -> ExitCode {
+    cli::install_tls_provider();
+    match tokio::runtime::Runtime::new()
+        .map_err(Into::into)
+        .and_then(|runtime| runtime.block_on(interruptible(measure)))
+    {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}: {error:#}", env!("CARGO_BIN_NAME"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn interruptible(measure: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::select! {
+        result = measure => result,
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+    }
+}
