@@ -2,11 +2,12 @@
 
 mod replies;
 mod requests;
+mod server;
 mod table;
 
 use proptest::test_runner::Config;
 
 /// As many random inputs as fit into a few seconds on a busy machine.
 fn cases() -> Config {
-    Config { cases: 500, failure_persistence: None, ..Config::default() }
+    Config { cases: 200, failure_persistence: None, ..Config::default() }
 }

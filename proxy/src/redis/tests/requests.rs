@@ -1,6 +1,7 @@
 //! Requests: limits, texts of errors, pieces, and another parser.
 
 use super::cases;
+use super::server::Server;
 use crate::redis::fuzzing;
 use crate::redis::inline::to_array;
 use crate::redis::scan::{
@@ -169,6 +170,51 @@ fn a_hundred_thousand_arguments_in_pieces_are_looked_at_once() {
     assert_eq!(found, FoundRequest::Whole(bytes.len()));
     assert!(calls > 50);
     assert!(std::mem::size_of::<RequestScan>() <= 16);
+}
+
+#[test]
+fn a_real_server_refuses_with_the_same_words() {
+    let mut server = Server::start();
+    let long = "a".repeat(INLINE_LIMIT + 1);
+    for bytes in [
+        "*1\r\n:4\r\n",
+        "*01\r\n",
+        "*+1\r\n",
+        "*99999999999999999999\r\n",
+        "*1\r\n$-1\r\n",
+        "*1\r\n$04\r\nPING\r\n",
+        "*2\r\n$3\r\nGET\r\n$536870913\r\n",
+        long.as_str(),
+    ] {
+        server.connect_anew();
+        let fault = scan(bytes.as_bytes()).expect_err(bytes);
+        assert_eq!(server.last_words(bytes.as_bytes()), format!("-ERR {fault}\r\n"));
+    }
+}
+
+#[test]
+fn a_real_server_reads_the_same_words_from_a_line() {
+    let mut server = Server::start();
+    const PIECES: [&str; 14] =
+        ["a", "\"", "'", "\\", " ", "\\x41", "\\x4", "\\n", "\t", "\x0b", "\x0c", "\r", "\u{e9}", "$1"];
+    let (mut whole, mut refused) = (0, 0);
+    // Every line of up to three pieces behind a word that says its arguments back.
+    let lines = PIECES.iter().flat_map(|a| PIECES.iter().flat_map(move |b| PIECES.iter().map(move |c| [*a, *b, *c])));
+    for line in lines.map(|pieces| format!("eval \"return ARGV\" 0 {}x\r\n", pieces.concat())) {
+        match to_array(line.as_bytes()) {
+            Ok(Some(request)) => {
+                assert_eq!(server.ask(line.as_bytes()), server.ask(&request), "{line:?}");
+                whole += 1;
+            }
+            Ok(None) => panic!("{line:?} has words"),
+            Err(fault) => {
+                assert_eq!(server.last_words(line.as_bytes()), format!("-ERR {fault}\r\n"), "{line:?}");
+                server.connect_anew();
+                refused += 1;
+            }
+        }
+    }
+    assert!(whole > 500 && refused > 500, "{whole} {refused}");
 }
 
 proptest! {

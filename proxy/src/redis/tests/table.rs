@@ -1,74 +1,12 @@
 //! The table of commands: what is fixed, and what a real server says of all of its commands.
 
 use super::requests::array;
+use super::server::Server;
 use crate::redis::commands::{Class, Commands, Effect, PubSub, Refusal, Session, TableError, Transaction};
-use crate::redis::scan::{FoundReply, ReplyScan};
 use crate::redis::view::{Reply, Request};
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
-
-/// Longer than a server takes to start on a machine with everything else to do.
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// How many databases the clients of these tests have.
 const DATABASES: Option<u32> = Some(16);
-
-struct Server {
-    child: Child,
-    stream: TcpStream,
-    _folder: tempfile::TempDir,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Server {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
-        let mut child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"])
-            .current_dir(&folder)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is on PATH");
-        let asked = Instant::now();
-        let stream = loop {
-            match TcpStream::connect(("127.0.0.1", port)) {
-                Ok(stream) => break stream,
-                Err(error) if asked.elapsed() > LIMIT => {
-                    let _ = child.kill();
-                    panic!("redis-server does not answer: {error}");
-                }
-                Err(_) => sleep(Duration::from_millis(20)),
-            }
-        };
-        stream.set_read_timeout(Some(LIMIT)).expect("a limit");
-        Self { child, stream, _folder: folder }
-    }
-
-    /// The bytes of the answer.
-    fn ask(&mut self, request: &[&str]) -> Vec<u8> {
-        self.stream.write_all(&array(request)).expect("the server reads");
-        let (mut scan, mut answer, mut piece) = (ReplyScan::default(), Vec::new(), [0; 4096]);
-        loop {
-            let len = self.stream.read(&mut piece).expect("the server answers");
-            assert!(len > 0, "the server closed the connection");
-            answer.extend_from_slice(&piece[..len]);
-            if let FoundReply::Whole(len) = scan.scan(&answer).expect("well formed") {
-                assert_eq!(len, answer.len());
-                return answer;
-            }
-        }
-    }
-}
 
 fn class(commands: &mut Commands, request: &str) -> Class {
     let words: Vec<&str> = request.split(' ').collect();
@@ -184,8 +122,8 @@ fn without_the_agents_database_none_is_refused() {
 fn a_real_server_says_the_rest_in_both_protocols() {
     let mut server = Server::start();
     for protocol in ["2", "3"] {
-        server.ask(&["HELLO", protocol]);
-        let answer = server.ask(&["COMMAND"]);
+        server.ask(&array(&["HELLO", protocol]));
+        let answer = server.ask(&array(&["COMMAND"]));
         let mut commands = Commands::read(Reply::new(&answer)).expect("a table");
         fixed(&mut commands);
         refused(&mut commands);
