@@ -30,6 +30,11 @@ fn nothing_is_done_on_what_cannot_be_trusted() {
     row("another group's", "b", |s| s.memory.uid = Some("other".into()), "read", "other_group");
     row("a newer version's", "a", |s| recorded(s, |r| r.v = 2), "read", "record_too_new");
     row("half-written by hand", "a", |s| s.view.fault = Some("not JSON".into()), "read", "record_unreadable");
+    let gone = |s: &mut Snapshot| {
+        s.view.record = None;
+        s.view.reachable = false;
+    };
+    row("the record vanished, and Consul after it", "a", gone, "wait", "record_went_back");
     row("a new record is on disk first", "c", |s| s.memory.stamp.seq -= 1, "remember", "remembering");
     row("halted", "b", |s| recorded(s, |r| r.phase = Phase::Halted), "wait", "halted");
 }

@@ -109,8 +109,11 @@ fn distrust(s: &Snapshot) -> Option<Reason> {
 
 /// What is not trusted may be a late answer, or may have been put right: it is read again now and then.
 fn doubt(s: &Snapshot, distrust: Reason) -> Decision {
+    if !s.view.reachable {
+        return Decision::wait(distrust);
+    }
     let due = s.view.read_at.unwrap_or_default().plus(DOUBT_AGAIN_MS);
-    if s.view.reachable && s.now >= due {
+    if s.now >= due {
         return Decision::new(Action::Read, distrust);
     }
     Decision::wait(distrust).revisit(due)

@@ -233,5 +233,7 @@ pub(crate) fn decided(s: &Snapshot) -> (String, String) {
     if let Err(violation) = invariants::check(s, &decision.action) {
         panic!("{violation} ({})", decision.reason);
     }
+    // An agent that is to look again in the past would never sleep.
+    assert!(decision.revisit.is_none_or(|at| at > s.now), "at {:?} look again at {:?}", s.now, decision.revisit);
     (decision.action.name().to_owned(), decision.reason.code())
 }

@@ -169,6 +169,7 @@ impl RequestScan {
     }
 
     /// Whether nothing of a request has been seen.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn is_fresh(&self) -> bool {
         self.0 == Progress::default()
     }
