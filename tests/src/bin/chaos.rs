@@ -65,7 +65,7 @@ fn main() -> anyhow::Result<ExitCode> {
 
 fn plan(arguments: &Arguments, seed: u64) -> Plan {
     let (setup, promises) = match arguments.protocol {
-        Protocol::Redis => (Setup::redis(), Promises { reads: false, order: true }),
+        Protocol::Redis => (Setup::redis(), Promises { reads: true, order: true }),
         Protocol::Tcp => (Setup::tcp(), Promises::default()),
     };
     Plan {

@@ -38,7 +38,7 @@ pub struct Setup {
 impl Setup {
     /// Three nodes behind proxies that withhold acknowledgements; reads as durable as writes.
     pub fn redis() -> Self {
-        let policy = Vec::new();
+        let policy = vec![("reads".to_owned(), "\"durable\"".to_owned())];
         Self { nodes: 3, listener: "protocol = \"redis\"".to_owned(), policy }
     }
 
