@@ -187,8 +187,11 @@ impl Way {
 
 #[cfg(test)]
 mod tests {
+    use super::super::bulk;
     use super::*;
+    use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::net::TcpListener;
 
     impl Side for DuplexStream {
         fn socket(&self) -> Option<&TcpStream> {
@@ -241,6 +244,46 @@ mod tests {
         }
         drop(backend);
         assert!(relay.await.expect("no panic").is_err(), "a receiver that is gone ends the relay with an error");
+    }
+
+    /// What the future gives, which it must do in time.
+    async fn limited<F: Future>(future: F) -> F::Output {
+        tokio::time::timeout(Duration::from_secs(30), future).await.expect("nothing happened for much too long")
+    }
+
+    /// The two ends of a connection of this machine.
+    async fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let near = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("somebody listens");
+        (near, listener.accept().await.expect("connected").0)
+    }
+
+    #[tokio::test]
+    async fn bursts_between_sockets_are_spliced_and_arrive_whole() {
+        let (mut client, mut inner) = connection().await;
+        let (mut backend, mut outer) = connection().await;
+        let relay = tokio::spawn(async move { relay(&mut inner, &mut outer, || ()).await });
+        assert_eq!(bulk::kept(), 0);
+        let sent: Vec<u8> = (0..8_000_000_u32).map(|i| (i % 251) as u8).collect();
+        for _ in 0..3 {
+            let copy = sent.clone();
+            let writer = tokio::spawn(async move {
+                backend.write_all(&copy).await.expect("the relay takes it");
+                backend
+            });
+            let mut got = vec![0; sent.len()];
+            limited(client.read_exact(&mut got)).await.expect("all of it arrives");
+            assert!(got == sent, "changed on the way");
+            backend = writer.await.expect("no panic");
+            // After the burst single words go the usual way, and the pipe has been given back.
+            client.write_all(b"more").await.expect("sent");
+            limited(backend.read_exact(&mut got[..4])).await.expect("it arrives");
+            backend.write_all(b"word").await.expect("sent");
+            limited(client.read_exact(&mut got[..4])).await.expect("it arrives");
+            assert_eq!((&got[..4], bulk::kept()), (&b"word"[..], 1));
+        }
+        drop((client, backend));
+        relay.await.expect("no panic").expect("both ends were orderly");
     }
 
     /// The outcome, if there is one at once.
