@@ -36,8 +36,10 @@ impl Mux {
             }
             _ => return,
         }
-        self.tell(id);
-        let Some(client) = self.clients.get_mut(id) else { return };
+        if !client.flags.told && !client.output.ready().is_empty() {
+            client.flags.told = true;
+            self.events.push_back(Event::ClientOutput(id));
+        }
         if client.output.len() <= UNREAD_BYTES {
             return;
         }

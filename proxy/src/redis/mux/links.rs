@@ -1,7 +1,8 @@
 //! How links are made, proved, and lost.
 
-use super::ids::LinkId;
-use super::lanes::{EMPTY_MS, FIRST, LaneId, REFUSED_MS, Shared};
+use super::client::Wait;
+use super::ids::{ClientId, LinkId};
+use super::lanes::{EMPTY_MS, FIRST, Key, LaneId, REFUSED_MS, Shared};
 use super::link::{Link, Purpose, Stage};
 use super::prepare::{Failure, Learned, Preparation, Prepared, Wanted};
 use super::timers::Timer;
@@ -225,6 +226,16 @@ impl Mux {
         }
     }
 
+    /// The lane of a key. A new one is given up if nobody comes to be in it.
+    pub(super) fn lane_for(&mut self, key: &Key) -> LaneId {
+        let id = self.lanes.find_or_add(key);
+        if let Some(lane) = self.lanes.get_mut(id).filter(|lane| lane.clients == 0) {
+            lane.empty_since = self.now;
+            self.timers.set(self.now.plus(EMPTY_MS), Timer::Sweep);
+        }
+        id
+    }
+
     /// A client has gone from a lane.
     pub(super) fn leave_lane(&mut self, id: LaneId) {
         let Some(lane) = self.lanes.get_mut(id) else { return };
@@ -237,11 +248,16 @@ impl Mux {
 
     /// Gives up lanes that nobody has used for long, or that the server lets nobody into.
     pub(super) fn sweep(&mut self) {
-        let now = self.now;
+        let Self { lanes, clients, timers, now, .. } = self;
+        let now = *now;
         let mut gone = Vec::new();
-        for (id, lane) in self.lanes.iter_mut() {
+        for (id, lane) in lanes.iter_mut() {
             let refused = lane.tracks.iter().any(|track| track.refused.is_some());
-            let waited = lane.tracks.iter().any(|track| !track.waiting.is_empty());
+            let waits = |id: &ClientId| clients.get(*id).is_some_and(|client| client.wait == Wait::Link);
+            let waited = lane.clients == 0 && lane.tracks.iter().any(|track| track.waiting.iter().any(waits));
+            if waited {
+                timers.set(now.plus(EMPTY_MS), Timer::Sweep);
+            }
             let old = now.since(lane.empty_since) >= if refused { REFUSED_MS } else { EMPTY_MS };
             if id != FIRST && lane.clients == 0 && !waited && old {
                 gone.push(id);

@@ -103,7 +103,7 @@ impl Mux {
         if self.own_link(id).is_some() {
             return self.change_own(id, bytes, key);
         }
-        let lane = self.lanes.find_or_add(&key);
+        let lane = self.lane_for(&key);
         match self.way_in(id, lane) {
             Way::Waits => Taken::NotYet,
             Way::Refused(error) => self.local(id, &error),
@@ -153,7 +153,7 @@ impl Mux {
             self.note_name(id, name);
             return taken;
         }
-        let lane = self.lanes.find_or_add(&key);
+        let lane = self.lane_for(&key);
         match self.way_in(id, lane) {
             Way::Waits => Taken::NotYet,
             Way::Refused(error) if error.starts_with(b"-NOAUTH") => self.local(id, HELLO_FIRST),

@@ -163,7 +163,7 @@ impl Mux {
 
     /// The client moves to another lane and takes its own link along.
     fn enter_with_link(&mut self, id: ClientId, key: &super::lanes::Key) {
-        let lane = self.lanes.find_or_add(key);
+        let lane = self.lane_for(key);
         self.enter(id, lane);
         if let Some(link) = self.own_link(id).and_then(|link| self.links.get_mut(link)) {
             link.purpose = Purpose::Own(lane, Some(id));

@@ -38,6 +38,15 @@ impl Mux {
         if monitor {
             return self.local(id, MONITORING);
         }
+        let refused = match class {
+            // Its outcome would wait for ever.
+            Class::Transaction(Transaction::Multi) if self.kinds.write == Kind::Withheld => self.control_text(),
+            _ => self.refusal(id, class),
+        };
+        if let Some(error) = refused {
+            self.counts.refused += 1;
+            return if multi { self.spoil(id, &error) } else { self.local(id, &error) };
+        }
         // What has begun is seen through; nothing else is sent while roles change.
         if self.heading.held && !begun {
             return match self.wait_for_link(id, None) {
@@ -232,14 +241,20 @@ impl Mux {
             }
             return Taken::NotYet;
         }
-        let taken = self.on_own(id, &[], class);
-        if taken == Taken::Yes
-            && let Some(client) = self.clients.get_mut(id)
-        {
+        let before = self.counts.requests;
+        if self.on_own(id, &[], class) == Taken::NotYet {
+            return Taken::NotYet;
+        }
+        if self.counts.requests == before {
+            // It was refused, and what is still to come of it cannot be told from requests.
+            self.finish(id);
+            return Taken::NotYet;
+        }
+        if let Some(client) = self.clients.get_mut(id) {
             client.session().own.streaming = true;
             client.flags.streaming = true;
         }
-        taken
+        Taken::Yes
     }
 
     /// Passes on what is here of a big request; returns how many bytes were used.

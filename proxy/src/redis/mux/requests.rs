@@ -9,16 +9,21 @@ use super::link::{Kind, Purpose, Run};
 use super::session::Replies;
 use super::ways::Way;
 use super::{Event, Mux};
-use crate::redis::commands::{Class, Session, Transaction};
+use crate::redis::commands::{Class, Effect, Session, Transaction};
 use crate::redis::inline;
 use crate::redis::scan::{FoundRequest, Malformed};
 use crate::redis::view::Request;
+use config::ListenerRole;
 
 /// Replies that one client may wait for.
 pub(super) const IN_FLIGHT: u32 = 1_024;
 
 /// A client that has waited for room goes on when so few are left that it can send many again.
 pub(super) const RESUMED_BELOW: u32 = IN_FLIGHT / 2;
+
+/// A replica may have been made master a moment ago: it would carry a write out, and nobody would wait for its copy.
+const READ_ONLY: &[u8] = b"-READONLY You can't write against a read only replica. (understudy: this listener carries \
+    commands that only read; scripts as EVAL_RO and FCALL_RO)\r\n";
 
 /// Where the straight path has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +138,7 @@ impl Mux {
             return (0, Straight::Other);
         }
         let databases = place.destination.databases;
+        let readers = self.settings.role == ListenerRole::Replica;
         let room = IN_FLIGHT.saturating_sub(client.in_flight);
         let mut run = Run { client: id, count: 0, kind: Kind::Free };
         let (mut at, mut total) = (0, 0);
@@ -147,7 +153,7 @@ impl Mux {
             };
             let kind = match commands.class(Request::new(&bytes[at..at + len]), databases) {
                 Class::Read => kinds.read,
-                Class::Write => kinds.write,
+                Class::Write if !readers => kinds.write,
                 Class::Harmless => Kind::Free,
                 _ => break Straight::Other,
             };
@@ -252,6 +258,21 @@ impl Mux {
         }
     }
 
+    /// Why a request is not sent that may write: nobody could acknowledge what it does.
+    pub(super) fn refusal(&mut self, id: ClientId, class: Class) -> Option<Vec<u8>> {
+        let writes = matches!(class, Class::Write | Class::Blocking(Effect::Write));
+        if writes && self.settings.role == ListenerRole::Replica && self.knows_commands(id) {
+            return Some(READ_ONLY.to_vec());
+        }
+        self.control_text().filter(|_| self.kind_of(class) == Kind::Withheld)
+    }
+
+    /// Whether the server has told what its commands do. Before, everything seems to write, and nothing is sent.
+    fn knows_commands(&mut self, id: ClientId) -> bool {
+        let place = self.place_of(id).and_then(|at| self.places.get(at)?.as_ref());
+        place.is_some_and(|place| place.commands.is_some())
+    }
+
     /// Sends one request over the lane's shared link.
     fn share(&mut self, id: ClientId, bytes: &[u8], class: Class) -> Taken {
         let kind = self.kind_of(class);
@@ -260,9 +281,7 @@ impl Mux {
             client.wait = Wait::Room;
             return Taken::NotYet;
         }
-        if kind == Kind::Withheld
-            && let Some(error) = self.control_text()
-        {
+        if let Some(error) = self.refusal(id, class) {
             self.counts.refused += 1;
             return self.local(id, &error);
         }

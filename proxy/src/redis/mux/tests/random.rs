@@ -10,7 +10,7 @@ use config::ListenerRole;
 use election::Secret;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 25;
 const STEPS: usize = 1_000;
 const CLIENTS: usize = 6;
 

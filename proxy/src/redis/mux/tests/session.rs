@@ -153,3 +153,17 @@ fn lanes_that_nobody_is_in_are_given_up() {
     assert!(!world.links[1].open);
     assert!(world.links[0].open, "the first is kept");
 }
+
+#[test]
+fn wrong_logins_leave_nothing_behind() {
+    let mut world = World::of(config::ListenerRole::Master);
+    let a = world.client();
+    for n in 0..50 {
+        world.say(a, &format!("AUTH wrong{n}\n"));
+        world.pass(HOLD);
+        assert!(world.heard(a).ends_with("the request was not carried out|"));
+    }
+    assert_eq!(world.mux.lanes.iter_mut().count(), 7, "those of the last minute");
+    world.pass(120_000);
+    assert_eq!(world.mux.lanes.iter_mut().count(), 1);
+}

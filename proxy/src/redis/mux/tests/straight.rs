@@ -292,3 +292,21 @@ fn readers_take_turns_and_a_replica_that_leaves_answers_what_it_has() {
     }
     assert_eq!(world.asked(c).len(), 3);
 }
+
+/// Guards this: a replica that was promoted a moment ago would acknowledge a write that nobody has copied.
+#[test]
+fn a_listener_for_readers_sends_nothing_that_may_write() {
+    let mut world = World::of(ListenerRole::Replica);
+    let replica = Destination { incarnation: None, ..to("b") };
+    world.head(Heading { to: vec![replica], ..heading(7, "a", Acks::Master) });
+    let a = world.client();
+    world.say(a, "GET k\nSET k 1\nBLPOP l 0\nMULTI\nSET k 1\nEXEC\n");
+    assert_eq!(world.asked(0), ["GET k"]);
+    world.reply(0, "$-1\n");
+    assert!(world.links[1..].iter().all(|link| link.asked.iter().all(|asked| asked == "MULTI")));
+    world.reply(1, "+OK\n");
+    assert_eq!(world.asked(1), ["DISCARD"]);
+    world.reply(1, "+OK\n");
+    let heard = world.heard(a);
+    assert_eq!((heard.matches("-READONLY ").count(), heard.matches("-EXECABORT ").count()), (3, 1), "{heard}");
+}
