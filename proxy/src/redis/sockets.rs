@@ -124,12 +124,14 @@ impl Socket {
         &self.stream
     }
 
-    /// Takes in what epoll tells.
-    pub(super) fn note(&mut self, flags: EventFlags) {
+    /// Takes in what epoll tells. Gives whether more can be written than before.
+    pub(super) fn note(&mut self, flags: EventFlags) -> bool {
         let over = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
         self.ending |= flags.intersects(over);
         self.readable |= !self.ended && flags.intersects(EventFlags::IN | over);
+        let was_full = self.full;
         self.full &= !flags.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR);
+        was_full && !self.full
     }
 
     pub(super) fn is_readable(&self) -> bool {
