@@ -8,17 +8,25 @@ use crate::clock::{Clock, wall_ms};
 use crate::memory::MemoryFile;
 use crate::peers::{self, Exchange, Peers};
 use crate::status;
-use crate::step::{Asking, Done, Effect, Event, Poll, Step, What};
+use crate::step::{Asking, BEAT_EVERY_MS, Done, Effect, Event, Poll, Step, What};
 use crate::{consul_side, database};
 use consul::{Consul, GroupView, Presence, Registrar, ServiceState};
-use election::{Address, Beat, Command, CommandOp, Duty, Engine, Member, Millis, NodeId, Role};
+use election::{Address, Beat, Command, CommandOp, Duty, Engine, Member, Millis, NodeId, Reason, Role};
+use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// How often a database that nothing is expected of is asked how it is.
-const PROBE_EVERY_MS: u64 = 200;
+/// How often a database that nothing is expected of is asked how it is: as often as the peers are told.
+const PROBE_EVERY_MS: u64 = BEAT_EVERY_MS;
+
+/// What is due within this time is done at once when there is something else to do: an agent costs little but its
+/// wake-ups, and so there are fewer.
+const TOGETHER_MS: u64 = 50;
+
+/// How old what `/status` says may be, where nothing has changed but figures.
+const PUBLISH_EVERY_MS: u64 = 200;
 
 /// How often it is asked while roles change, so that each step follows the one before at once.
 const WATCHFUL_MS: u64 = 10;
@@ -73,6 +81,19 @@ pub(crate) struct Instance {
     pub(crate) draining: CancellationToken,
     /// When a hand-over was last asked for.
     pub(crate) asked: Option<Millis>,
+    /// What was last published.
+    pub(crate) gist: Option<Gist>,
+    /// When it was last looked whether there is something to publish.
+    pub(crate) looked: Millis,
+}
+
+/// What is published at once when it changes.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) struct Gist {
+    reason: Discriminant<Reason>,
+    news: u64,
+    healthy: bool,
+    reachable: bool,
 }
 
 impl Instance {
@@ -88,7 +109,7 @@ impl Instance {
             let (watchful, revisit) = (poll.watchful, self.carry_out(poll));
             self.look_around(now);
             self.drain(now);
-            self.publish();
+            self.publish(now);
             if !self.wait(Wait { revisit, watchful }, &mut messages, &mut peers, &mut probe).await {
                 return;
             }
@@ -278,8 +299,20 @@ impl Instance {
         self.asking.send_if_modified(|was| std::mem::replace(was, asking) != asking);
     }
 
-    fn publish(&mut self) {
-        let status = status::instance(&self.step, self.clock.now(), self.engine_name);
+    /// Says how things are: at once when more has changed than figures, else now and then.
+    fn publish(&mut self, now: Millis) {
+        let gist = Gist {
+            reason: discriminant(self.step.reason()),
+            news: self.step.news(),
+            healthy: status::is_healthy(&self.step),
+            reachable: self.step.view().reachable,
+        };
+        let same = self.gist.replace(gist) == Some(gist);
+        if same && now.since(self.looked) < PUBLISH_EVERY_MS {
+            return;
+        }
+        self.looked = now;
+        let status = status::instance(&self.step, now, self.engine_name);
         if **self.published.borrow() == status {
             return;
         }
@@ -325,7 +358,8 @@ impl Probe {
     }
 
     fn ask(&mut self, now: Millis, watchful: bool, database: &mpsc::Sender<database::Order>) {
-        if self.asking || now < self.due(now, watchful) {
+        let slack = if watchful { 0 } else { TOGETHER_MS };
+        if self.asking || now.plus(slack) < self.due(now, watchful) {
             return;
         }
         // A full queue means that an operation is under way; its answer says how the database is.

@@ -19,6 +19,10 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// exchange takes; the other calls when that did not happen.
 const HEAD_START_MS: u64 = 20;
 
+/// Beats that are due within so many milliseconds go out together: one wake-up for all peers. Far less than the head
+/// start, which would be lost.
+const TOGETHER_MS: u64 = 5;
+
 /// After a failed exchange the next is tried this soon, in milliseconds.
 const RETRY_MS: u64 = 40;
 
@@ -70,10 +74,17 @@ impl Peers {
         }
     }
 
-    /// Who is to be called now, and where: those whose beat is due, and those who have not heard the news.
+    /// Who is to be called now, and where: those whose beat is due, or is in a moment, and those who have not heard the
+    /// news.
     pub(crate) fn due(&mut self, now: Millis, news: u64) -> Vec<(NodeId, String)> {
-        let due = |known: &&mut Known| !known.calling && (now >= known.next || known.told.is_some_and(|t| t != news));
-        let called = self.known.iter_mut().filter(|(_, known)| due(known)).map(|(id, known)| {
+        let due = |known: &Known, at: Millis| {
+            !known.calling && (at >= known.next || known.told.is_some_and(|told| told != news))
+        };
+        if !self.known.values().any(|known| due(known, now)) {
+            return Vec::new();
+        }
+        let soon = now.plus(TOGETHER_MS);
+        let called = self.known.iter_mut().filter(|(_, known)| due(known, soon)).map(|(id, known)| {
             known.calling = true;
             known.told = Some(news);
             (id.clone(), known.agent.clone())

@@ -9,7 +9,7 @@ use crate::step::{Asking, Event, Step};
 use crate::{api, database, http, knock, peers, status, witness};
 use config::{AgentConfig, InstanceConfig};
 use consul::{Consul, Registrar, Service, SessionKeeper};
-use election::{Address, Me, NodeId};
+use election::{Address, Me, Millis, NodeId};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
@@ -233,6 +233,8 @@ impl Agent {
             registrar,
             draining: self.drain.clone(),
             asked: None,
+            gist: None,
+            looked: Millis::default(),
         };
         let views = self.consul.watch_group(&group);
         tasks.spawn(driver.run(messages, views));

@@ -51,7 +51,7 @@ fn lag(step: &Step, now: Millis) -> Option<u64> {
 }
 
 /// The database answers and is what the record says.
-fn is_healthy(step: &Step) -> bool {
+pub(crate) fn is_healthy(step: &Step) -> bool {
     let (Some(record), Engine::Up(status)) = (&step.view().record, step.engine()) else { return false };
     match role(step) {
         Some(Role::Master) => is_open_master(record, status),

@@ -147,8 +147,10 @@ pub struct Step {
     /// A database is being told that its disk may lag: whatever it says of itself meanwhile may not be true any more.
     loosening: bool,
     not_before: Millis,
-    /// What is being answered with yes.
-    taking_on: Option<CommandOp>,
+    /// The request that is being answered with yes.
+    taking_on: Option<Command>,
+    /// One whose answer may have been applied: nobody knows until it is seen to stand, or to be gone.
+    in_doubt: Option<Command>,
     start_backoff: u64,
     started: Option<Millis>,
     reason: Reason,
@@ -179,6 +181,7 @@ impl Step {
             loosening: false,
             not_before: Millis::default(),
             taking_on: None,
+            in_doubt: None,
             start_backoff: START_BACKOFF_MS.0,
             started: None,
             reason: Reason::ConsulUnseen,
@@ -240,6 +243,7 @@ impl Step {
             Done::Read(Some(view)) => {
                 self.must_read = false;
                 self.handle(now, Event::Read(view));
+                self.resolve_doubt(now);
             }
             Done::Read(None) => self.consul_failed(now),
             Done::Remembered(Ok(memory)) => self.known.memory = memory,
@@ -250,12 +254,15 @@ impl Step {
             Done::Submitted(proposal, written) => self.submitted(now, *proposal, written),
             Done::Answered(written) => {
                 let taking_on = self.taking_on.take();
-                if let Written::Applied { .. } = written {
-                    self.take_on(now, taking_on);
-                }
                 self.must_read = true;
-                if written == Written::Unknown {
-                    self.consul_failed(now);
+                match written {
+                    Written::Applied { .. } => self.take_on(now, taking_on),
+                    // It may be an earlier answer that has consumed it.
+                    Written::Refused => {}
+                    Written::Unknown => {
+                        self.in_doubt = taking_on.or(self.in_doubt.take());
+                        self.consul_failed(now);
+                    }
                 }
             }
             Done::Engine(op, result, engine) => self.engine_done(now, op, result, engine),
@@ -457,14 +464,15 @@ impl Step {
 
     fn effect(&mut self, now: Millis, action: Action) -> Option<Effect> {
         let what = match action {
-            Action::Wait | Action::Nominate { .. } | Action::Abandon => return None,
-            // What is known of Consul is known to be old: read before writing.
+            // What is known of Consul is known to be old: read before writing, or before forgetting.
+            Action::Wait if self.must_read && self.in_doubt.is_some() => What::Read,
             Action::Submit(_) | Action::Answer { .. } if self.must_read => What::Read,
             Action::Read => What::Read,
             Action::Remember(memory) => What::Remember(memory),
             Action::Submit(proposal) => What::Submit(proposal),
             Action::Answer { outcome, command_index } => What::Answer { outcome, command_index },
             Action::Engine(op) => What::Engine(op),
+            Action::Wait | Action::Nominate { .. } | Action::Abandon => return None,
         };
         if now < self.not_before {
             return None;
@@ -488,7 +496,7 @@ impl Step {
             _ => None,
         };
         let asked = self.known.view.command.as_ref().filter(|(_, index)| Some(*index) == answered);
-        self.taking_on = asked.map(|(command, _)| command.op);
+        self.taking_on = asked.map(|(command, _)| command.clone());
         // A record that is gone or went back is not acted on, but the database is looked after: by what is remembered.
         let stamp =
             self.known.record().map_or(self.known.memory.stamp, |record| record.stamp().max(self.known.memory.stamp));
@@ -507,6 +515,7 @@ impl Step {
             }
             Written::Refused => self.must_read = true,
             Written::Unknown => {
+                self.in_doubt = taking_on.or(self.in_doubt.take());
                 self.known.writing = Writing::Unknown { index: proposal.index };
                 self.must_read = true;
                 self.consul_failed(now);
@@ -515,11 +524,27 @@ impl Step {
     }
 
     /// The request was answered and is this node's now. The watch may have shown its end before the answer's.
-    fn take_on(&mut self, now: Millis, op: Option<CommandOp>) {
-        match op {
-            Some(CommandOp::Drain) => self.drain(now),
-            Some(CommandOp::Reinit) => self.known.duty = Some(Duty::Reinit),
-            Some(CommandOp::Switchover | CommandOp::Failover) | None => {}
+    fn take_on(&mut self, now: Millis, command: Option<Command>) {
+        let Some(command) = command else { return };
+        self.in_doubt = None;
+        match command.op {
+            CommandOp::Drain => self.drain(now),
+            CommandOp::Reinit => self.known.duty = Some(Duty::Reinit),
+            CommandOp::Switchover | CommandOp::Failover => {}
+        }
+    }
+
+    /// A request in doubt that Consul has no more was answered: whoever asked takes it back only when it has expired.
+    fn resolve_doubt(&mut self, now: Millis) {
+        let Some(command) = self.in_doubt.take_if(|command| command.expires_at > self.known.wall) else {
+            self.in_doubt = None;
+            return;
+        };
+        let stands = self.known.view.command.as_ref().is_some_and(|(standing, _)| standing.id == command.id);
+        if stands {
+            self.in_doubt = Some(command);
+        } else {
+            self.take_on(now, Some(command));
         }
     }
 
@@ -588,5 +613,125 @@ impl Step {
             self.told = Some(Told { record, engine: s.engine.clone(), certifying: s.certifying.clone() });
             self.news += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use election::documents::{RECORD_VERSION, Writer};
+    use election::{Address, Incarnation, Master};
+
+    const WALL: u64 = 1_000_000;
+
+    pub(super) fn me() -> Me {
+        Me {
+            id: NodeId::from("db1"),
+            database: Address::new("10.0.0.1", 6379),
+            zone: None,
+            priority: 100,
+            adopt: false,
+            boot: "b".to_owned(),
+            group: "g".to_owned(),
+        }
+    }
+
+    /// A group of which this node is a spare.
+    fn record() -> Record {
+        let master = Master {
+            id: NodeId::from("db2"),
+            address: "10.0.0.2".to_owned(),
+            port: 6379,
+            incarnation: Incarnation::from("i"),
+        };
+        Record {
+            v: RECORD_VERSION,
+            group: "g".into(),
+            uid: "u".into(),
+            epoch: 1,
+            active_epoch: 1,
+            seq: 1,
+            nonce: Nonce::from("n"),
+            writer: Writer { node: NodeId::from("db2"), boot: "b2".to_owned() },
+            phase: Phase::Active,
+            master: Some(master),
+            replica: None,
+            previous: None,
+            switchover: None,
+            fsync: false,
+        }
+    }
+
+    fn view(command: Option<Command>) -> Box<View> {
+        Box::new(View {
+            seen: true,
+            reachable: true,
+            index: 7,
+            session: Some("s".to_owned()),
+            record: Some(record()),
+            command: command.map(|command| (command, 9)),
+            ..View::default()
+        })
+    }
+
+    fn asked() -> Command {
+        Command {
+            id: "c".to_owned(),
+            op: CommandOp::Drain,
+            target: Some(NodeId::from("db1")),
+            expect_epoch: 1,
+            expires_at: WALL + 30_000,
+            by: "ada".to_owned(),
+        }
+    }
+
+    /// A step that has just sent its answer to a drain, and does not know what became of it.
+    fn in_doubt() -> Step {
+        let memory = Memory { uid: Some("u".into()), ..Memory::default() };
+        let mut step = Step::new(me(), Policy::default(), memory, Millis(0), || "r".to_owned());
+        step.handle(Millis(1), Event::Session(Some("s".to_owned())));
+        step.handle(Millis(1), Event::Read(view(Some(asked()))));
+        for now in 2..50 {
+            match step.poll(Millis(now), WALL).effect.map(|effect| effect.what) {
+                Some(What::Answer { .. }) => {
+                    step.done(Millis(now), Done::Answered(Written::Unknown));
+                    assert_eq!(step.duty(), None);
+                    return step;
+                }
+                Some(What::Remember(memory)) => step.done(Millis(now), Done::Remembered(Ok(memory))),
+                Some(What::Read) => step.done(Millis(now), Done::Read(Some(view(Some(asked()))))),
+                Some(What::Engine(op)) => step.done(Millis(now), Done::Engine(op, Ok(()), Engine::Unknown)),
+                other => assert!(other.is_none(), "{other:?}"),
+            }
+        }
+        panic!("it does not answer: {}", step.reason())
+    }
+
+    /// Lets it read once, and gives what it has taken on then.
+    fn after_reading(step: &mut Step, wall: u64, found: Option<Command>) -> Option<Duty> {
+        for now in (200..2_000).step_by(10) {
+            match step.poll(Millis(now), wall).effect.map(|effect| effect.what) {
+                Some(What::Read) => {
+                    step.done(Millis(now), Done::Read(Some(view(found))));
+                    return step.duty();
+                }
+                Some(What::Engine(op)) => step.done(Millis(now), Done::Engine(op, Ok(()), Engine::Unknown)),
+                other => assert!(other.is_none(), "{other:?}"),
+            }
+        }
+        panic!("it does not look: {}", step.reason())
+    }
+
+    #[test]
+    fn an_answer_of_unknown_fate_is_no_duty_forgotten() {
+        assert!(matches!(after_reading(&mut in_doubt(), WALL, None), Some(Duty::Drain { .. })));
+        assert_eq!(after_reading(&mut in_doubt(), WALL + 30_000, None), None, "it may have been taken back");
+        let mut step = in_doubt();
+        assert_eq!(after_reading(&mut step, WALL, Some(asked())), None, "it was not answered");
+        let again = step.poll(Millis(3_000), WALL).effect.map(|effect| effect.what);
+        assert!(matches!(again, Some(What::Answer { .. })), "{again:?}");
+        // It was late: the answer before is the one that counts.
+        step.done(Millis(3_001), Done::Answered(Written::Refused));
+        assert!(matches!(after_reading(&mut step, WALL, None), Some(Duty::Drain { .. })));
     }
 }

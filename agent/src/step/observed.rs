@@ -279,20 +279,9 @@ fn refuse_or_hear(now: Millis, refused_since: &mut Option<Millis>, sighting: Sig
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::me;
     use super::*;
-    use election::{Address, Me, Memory, Policy};
-
-    fn me() -> Me {
-        Me {
-            id: NodeId::from("db1"),
-            database: Address::new("10.0.0.1", 6379),
-            zone: None,
-            priority: 100,
-            adopt: false,
-            boot: "b".to_owned(),
-            group: "g".to_owned(),
-        }
-    }
+    use election::{Address, Memory, Policy};
 
     fn view(index: u64) -> Box<View> {
         Box::new(View { seen: true, reachable: true, index, ..View::default() })

@@ -22,12 +22,13 @@ pub fn info(data: &[u8]) {
         marker: fields.clone(),
         need: fields.get("need").cloned(),
     };
-    let said = status(&answers, &Memo::default(), 16, false);
+    let read = Info::read(info);
+    let said = status(&answers, &read, &Memo::default(), 16, false);
     assert!(said.need || fields.get("need").is_some_and(|need| need == "0"), "only a 0 says that nobody is needed");
     assert!(!said.persisted || text.contains("aof_enabled:1"), "{said:?}");
     assert!(!said.fsync, "this agent has put nothing on disk yet");
-    let _ = (is_rewriting(&answers), lacks_append_only(&said, &answers));
-    let replicas = Info::read(info).replicas();
+    let _ = (is_rewriting(&read), lacks_append_only(&said, &read));
+    let replicas = read.replicas();
     let keep = replicas.first().map_or_else(|| Address::new("h", 1), |replica| replica.address.clone());
     assert!(strangers(info, list, &keep).len() <= list.lines().count());
 }

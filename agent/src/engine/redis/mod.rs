@@ -28,7 +28,7 @@ use tracing::{info, warn};
 
 use self::config::Plan;
 use self::link::{Link, Target};
-use self::probe::{Answers, Memo};
+use self::probe::{Answers, Info, Memo};
 use self::program::Program;
 use super::folder::{self, Found, Identity};
 use super::supervise::{Life, Supervisor};
@@ -169,12 +169,13 @@ impl Redis {
         }
         let no_info = || redis::RedisError::from(io::Error::other("the server did not answer INFO"));
         let answers = Answers::read(values).ok_or_else(no_info)?;
-        self.rewriting = probe::is_rewriting(&answers);
+        let info = Info::read(&answers.info);
+        self.rewriting = probe::is_rewriting(&info);
         let first_rewrite = self.rewriting && (collecting || self.setup.is_first_rewrite().await);
-        let status = probe::status(&answers, &self.memo, self.target.database, first_rewrite);
+        let status = probe::status(&answers, &info, &self.memo, self.target.database, first_rewrite);
         let status = Status { kept: self.kept, ..status };
         // Only where the data was never in one: after a copy that failed, what is on disk is the last whole data.
-        if probe::lacks_append_only(&status, &answers) && self.setup.has_snapshot_only() {
+        if probe::lacks_append_only(&status, &info) && self.setup.has_snapshot_only() {
             let mut commands = redis::pipe();
             commands.cmd("CONFIG").arg("SET").arg("appendonly").arg("yes");
             self.link().await?.run(&commands).await?;
