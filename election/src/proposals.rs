@@ -85,6 +85,8 @@ pub(crate) fn force(s: &Snapshot, record: &Record, status: &Status, command: &Co
     proposal.consume = Some(index);
     if let Some(previous) = &mut proposal.record.previous {
         previous.fsync = false; // Nothing is proven of this copy.
+        // Another history's, or another run's: the former master, should it have to take the group back, is not behind it.
+        previous.position = None;
     }
     proposal
 }

@@ -531,6 +531,21 @@ fn a_restarted_agent_changes_nothing_but_seq() {
     row("lost session", "a", |s| s.view.leader = None, "submit", "relocking");
 }
 
+/// Under an older record this master was hot replica: a spare that knows no newer one would be let in on its exclusive
+/// channel, and be counted for the hot replica.
+#[test]
+fn leave_is_given_by_the_newest_record_only() {
+    let mut s = world("a");
+    assert_eq!(offer(&s, &"b".into()).map(|o| o.purpose), Some(Purpose::Certify));
+    let record = s.view.record.as_mut().expect("a record");
+    record.epoch = 3;
+    record.master.as_mut().expect("named").id = "b".into();
+    record.replica.as_mut().expect("named").id = "a".into();
+    assert_eq!(offer(&s, &"c".into()), None, "Consul's data went back");
+    s.memory.stamp = s.view.record.as_ref().expect("a record").stamp();
+    assert_eq!(offer(&s, &"c".into()), None, "it is a master, whatever the record says");
+}
+
 fn offered(s: &mut Snapshot, from: &str, purpose: Purpose) {
     let stamp = s.view.record.as_ref().expect("a record").stamp();
     peer(s, from).beat.offer =
