@@ -67,7 +67,8 @@ impl Client {
 
     async fn ask(&mut self, word: &str) -> Result<Report> {
         self.orders.write_all(format!("{word}\n").as_bytes()).await.with_context(|| self.name.clone())?;
-        let line = timeout(LIMIT, self.reports.next_line()).await.with_context(|| format!("{} is silent", self.name))??;
+        let line =
+            timeout(LIMIT, self.reports.next_line()).await.with_context(|| format!("{} is silent", self.name))??;
         let line = line.with_context(|| format!("{} has ended; see its words above", self.name))?;
         serde_json::from_str(&line).with_context(|| format!("{}: {line}", self.name))
     }
