@@ -38,10 +38,6 @@ pub(super) fn decide(s: &Snapshot, record: &Record, status: &Status) -> Option<D
     if !status.is_sealed() {
         return Some(engine(EngineOp::Seal, Reason::Forcing { step: "sealing this copy".to_owned() }));
     }
-    if !status.persisted {
-        let step = "waiting until this copy, and not an older one, is on its disk".to_owned();
-        return Some(Decision::wait(Reason::Forcing { step }));
-    }
     let proposal = proposals::force(s, record, status, command, *index);
     Some(submit(s, proposal, Reason::Forcing { step: "taking over, with the loss recorded".to_owned() }))
 }
