@@ -197,11 +197,11 @@ pub fn certified_only_when_complete(s: &Snapshot, action: &Action) -> Result<(),
     let Some(replica) = &p.record.replica else {
         return Ok(());
     };
-    // The same certificate, or the same promising less of the disks, proves nothing new.
+    // What a certificate that is there already says of the disks is another matter, with a check of its own.
     let known = s.record().and_then(|old| old.replica.as_ref()).is_some_and(|old| {
-        let mut less = old.clone();
-        less.certificate.fsync = false;
-        old == replica || less == *replica
+        let mut old = old.clone();
+        old.certificate.fsync = replica.certificate.fsync;
+        old == *replica
     });
     if known {
         return Ok(());
