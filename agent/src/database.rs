@@ -40,9 +40,15 @@ pub(crate) async fn run(mut engine: Database, mut orders: mpsc::Receiver<Order>,
                 let why = format!("decided for record {stamp}, but {seen} has been acted on");
                 Message::Done(Box::new(Done::Engine(op, Err(why), engine.probe().await)))
             }
-            Some(Order::Apply(stamp, op)) => {
+            Some(Order::Apply(stamp, mut op)) => {
                 seen = stamp;
                 let result = engine.apply(&op).await.map_err(|e| crate::error_chain(&e));
+                if let (EngineOp::Channel { secret, .. }, Ok(()), Some(in_force)) =
+                    (&mut op, &result, engine.secret_in_force())
+                {
+                    // The agent gives out what it takes for the password.
+                    *secret = in_force;
+                }
                 Message::Done(Box::new(Done::Engine(op, result, engine.probe().await)))
             }
         };

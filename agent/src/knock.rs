@@ -21,17 +21,13 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const LOOK_AGAIN: Duration = Duration::from_millis(40);
 
 /// Knocks at whatever `target` holds, `None` being nobody, until its sender is gone.
-pub(crate) async fn run(
-    mut target: watch::Receiver<Option<Address>>,
-    greeting: &'static [u8],
-    events: mpsc::Sender<Message>,
-) {
+pub(crate) async fn run(mut target: watch::Receiver<Option<Address>>, knock: Knock, events: mpsc::Sender<Message>) {
     let clock = Clock::start();
     loop {
         let address = target.borrow_and_update().clone();
         let knocking = async {
             match address {
-                Some(address) => knock_on(&address, greeting, &events, &clock).await,
+                Some(address) => knock_on(&address, knock, &events, &clock).await,
                 None => std::future::pending().await,
             }
         };
@@ -42,8 +38,18 @@ pub(crate) async fn run(
     }
 }
 
+/// What makes a database answer without a login.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Knock {
+    /// What is sent; nothing where the server speaks first.
+    pub(crate) greeting: &'static [u8],
+    /// Whether the same connection answers it again; else each knock has a connection of its own.
+    pub(crate) again: bool,
+}
+
 /// One connection for as long as it lasts.
-async fn knock_on(address: &Address, greeting: &[u8], events: &mpsc::Sender<Message>, clock: &Clock) {
+async fn knock_on(address: &Address, how: Knock, events: &mpsc::Sender<Message>, clock: &Clock) {
+    let began = clock.now();
     let connect = TcpStream::connect((address.host.as_str(), address.port));
     let mut stream = match timeout(PATIENCE, connect).await {
         Ok(Ok(stream)) => stream,
@@ -58,7 +64,7 @@ async fn knock_on(address: &Address, greeting: &[u8], events: &mpsc::Sender<Mess
     loop {
         let asked = clock.now();
         let knock = async {
-            stream.write_all(greeting).await?;
+            stream.write_all(how.greeting).await?;
             stream.read(&mut answer).await
         };
         match timeout(PATIENCE, knock).await {
@@ -66,6 +72,10 @@ async fn knock_on(address: &Address, greeting: &[u8], events: &mpsc::Sender<Mess
                 let _ = events.send(Message::Event(Event::MasterDatabase(Sighting::Heard))).await;
             }
             _ => return,
+        }
+        if !how.again {
+            drop(stream);
+            return sleep(clock.until(began.plus(BEAT_EVERY_MS))).await;
         }
         sleep(clock.until(asked.plus(BEAT_EVERY_MS))).await;
     }

@@ -1,7 +1,7 @@
 //! Puts an agent together from its file, runs it, and takes it apart: the databases stay.
 
 use crate::clock::Clock;
-use crate::engine::{Database, Engine as _, EngineError, Site};
+use crate::engine::{self, Database, Engine as _, EngineError, Site};
 use crate::http::{Served, State};
 use crate::instance::{Instance, Message};
 use crate::memory::{MemoryError, MemoryFile};
@@ -20,9 +20,6 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-
-/// What Redis answers without a login, with a greeting or an error: both are signs of life.
-const REDIS_KNOCK: &[u8] = b"PING\r\n";
 
 /// Events that may wait for an instance's loop. It takes them in within microseconds; more than this means that it is
 /// stuck, and then whoever sends waits.
@@ -189,9 +186,9 @@ impl Agent {
             data_dir: self.config.node.data_dir.clone(),
             origin: Instant::now(),
         };
-        let engine =
+        let database =
             Database::open(instance, &site).await.map_err(|source| Error::Engine { group: name.clone(), source })?;
-        let databases = engine.databases();
+        let databases = database.databases();
         let memory = MemoryFile::new(&self.config.node.data_dir, &name);
         let remembered = memory.load().map_err(|source| Error::Memory { group: name.clone(), source })?;
         let me = self.me(instance);
@@ -207,8 +204,8 @@ impl Agent {
         let (published, seen) = watch::channel(first);
         let peer_key = self.peer_key(instance)?;
 
-        tasks.spawn(database::run(engine, order_inbox, sender.clone()));
-        tasks.spawn(knock::run(target, REDIS_KNOCK, sender.clone()));
+        tasks.spawn(database::run(database, order_inbox, sender.clone()));
+        tasks.spawn(knock::run(target, engine::knock(instance.engine), sender.clone()));
         let http = reqwest::Client::new();
         let (asking, wanted) = watch::channel(Asking::Nothing);
         let proxies = self.consul.watch_proxies();

@@ -59,6 +59,11 @@ impl Engine {
             Engine::Mariadb => "mariadb",
         }
     }
+
+    /// Whether an acknowledged write is always on the disks of those who acknowledged it, whatever the policy says.
+    pub fn is_always_on_disk(self) -> bool {
+        self != Engine::Redis
+    }
 }
 
 impl fmt::Display for Engine {

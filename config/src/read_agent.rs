@@ -180,7 +180,7 @@ fn engine_settings(section: &mut Section<'_>, engine: Option<Engine>) -> BTreeMa
     let found = section.settings("settings");
     let mut once = Once::new(section.reader());
     for setting in &found {
-        settings::check(section.reader(), setting, engine == Some(Engine::Redis));
+        settings::check(section.reader(), setting, engine);
         let name = setting.value.0.to_ascii_lowercase();
         once.claim(setting, name, "engines do not tell capitals apart; keep one of the two");
     }
@@ -189,8 +189,9 @@ fn engine_settings(section: &mut Section<'_>, engine: Option<Engine>) -> BTreeMa
 
 fn groups(root: &mut Section<'_>, instances: &[InstanceConfig]) -> BTreeMap<GroupName, Policy> {
     let known: Vec<&str> = instances.iter().map(|instance| instance.group.as_str()).collect();
+    let base = |instance: &InstanceConfig| Policy { fsync: instance.engine.is_always_on_disk(), ..Policy::default() };
     let mut groups: BTreeMap<GroupName, Policy> =
-        instances.iter().map(|instance| (instance.group.clone(), Policy::default())).collect();
+        instances.iter().map(|instance| (instance.group.clone(), base(instance))).collect();
     for (name, mut section) in root.named_tables("group") {
         if !known.contains(&name.value.as_str()) {
             let near = names::near_group(&name.value, &known);
@@ -198,9 +199,15 @@ fn groups(root: &mut Section<'_>, instances: &[InstanceConfig]) -> BTreeMap<Grou
             let message = format!("no [[instance]] here is of this group{near}");
             root.reader().doubt(&name.key, Some(name.place), message);
         }
-        let policy = policy(&mut section, &Policy::default());
+        let name = GroupName(name.value);
+        let base = groups.get(&name).cloned().unwrap_or_default();
+        let policy = policy(&mut section, &base);
+        if base.fsync && !policy.fsync {
+            let message = "what this engine acknowledges is always on disk; leave the key out";
+            section.reader().fault(&format!("{}.fsync", section.path()), section.place().unwrap_or(NOWHERE), message);
+        }
         section.finish();
-        groups.insert(GroupName(name.value), policy);
+        groups.insert(name, policy);
     }
     groups
 }

@@ -1,5 +1,6 @@
 //! The engine's settings: which ones the user may give, and why not the others.
 
+use crate::agent::Engine;
 use crate::reader::{Found, Reader, quoted};
 
 /// Settings of Redis that are not the user's, and the reason. A `*` at the end stands for any rest.
@@ -43,16 +44,62 @@ pub const REDIS_MANAGED: &[(&str, &str)] = &[
     ("user", "the agent keeps the accounts"),
 ];
 
+/// Settings of PostgreSQL that are not the user's, and the reason. A `*` at the end stands for any rest.
+pub const POSTGRES_MANAGED: &[(&str, &str)] = &[
+    ("archive_cleanup_command", "copies are fed by each other"),
+    ("cluster_name", "the agent names the links between copies"),
+    ("config_file", "the agent writes it"),
+    ("data_directory", "this is the instance's `data_dir`"),
+    ("data_sync_retry", "a write that may have missed the disk must not be taken for one that has not"),
+    ("external_pid_file", "the agent supervises the process"),
+    ("fsync", "an acknowledged commit must be on disk"),
+    ("full_page_writes", "a crash must not leave half a page"),
+    ("hba_file", "the agent decides who may connect; `password_file` protects"),
+    ("hot_standby", "the agent reads the marker of a copy, and readers may use it"),
+    ("ident_file", "the agent decides who may connect; `password_file` protects"),
+    ("include*", "what another file says could not be checked"),
+    ("listen_addresses", "the instance listens where `node.address` says"),
+    ("log_destination", "the agent keeps the server's output"),
+    ("logging_collector", "the agent keeps the server's output"),
+    ("port", "this is the instance's `port`"),
+    ("primary_*", "the agent decides who follows whom"),
+    ("promote_trigger_file", "the agent decides who is promoted"),
+    ("recovery_*", "the agent decides who follows whom"),
+    ("restart_after_crash", "the agent supervises the process"),
+    ("restore_command", "copies are fed by each other"),
+    ("standby_mode", "the agent decides who follows whom"),
+    ("synchronous_standby_names", "the agent says who must have a commit before it is acknowledged"),
+    ("unix_socket_*", "the agent connects there"),
+    ("wal_keep_segments", "write `wal_keep_size`"),
+    ("wal_log_hints", "a former master is rewound by it"),
+    ("wal_receiver_*", "the agent tells a silent link by it"),
+    ("wal_retrieve_retry_interval", "the agent tells a silent link by it"),
+    ("wal_sender_timeout", "the agent tells a silent link by it"),
+    ("zero_damaged_pages", "damage must not spread silently"),
+    ("ignore_checksum_failure", "damage must not spread silently"),
+];
+
+/// Settings of MariaDB that are not the user's, and the reason. A `*` at the end stands for any rest.
+pub const MARIADB_MANAGED: &[(&str, &str)] = &[];
+
 /// How many databases a user may have. The agent adds one for its marker, and each costs memory when it is empty.
 const DATABASES: std::ops::RangeInclusive<u32> = 1..=1000;
+
+/// Each copy takes one of PostgreSQL's senders, and while it is cloned two more.
+const LEAST_SENDERS: u32 = 5;
 
 /// A smaller backlog, in bytes, would make every short interruption a full copy.
 const LEAST_BACKLOG: u64 = 1 << 20;
 
 /// Refuses a setting that is not the user's, or a value that an engine's file cannot hold.
-pub(crate) fn check(reader: &Reader<'_>, setting: &Found<(String, String)>, redis: bool) {
+pub(crate) fn check(reader: &Reader<'_>, setting: &Found<(String, String)>, engine: Option<Engine>) {
     let (name, value) = &setting.value;
-    let verdict = well_formed(name, value).and_then(|()| if redis { check_redis(name, value) } else { Ok(()) });
+    let verdict = well_formed(name, value).and_then(|()| match engine {
+        Some(Engine::Redis) => check_redis(name, value),
+        Some(Engine::Postgres) => check_postgres(name, value),
+        Some(Engine::Mariadb) => managed(MARIADB_MANAGED, &name.to_ascii_lowercase().replace('-', "_")),
+        None => Ok(()),
+    });
     if let Err(message) = verdict {
         reader.fault(&setting.key, setting.place, message);
     }
@@ -82,10 +129,32 @@ fn check_redis(name: &str, value: &str) -> Result<(), String> {
         }
         "databases" => check_databases(value),
         "repl-backlog-size" => check_backlog(value),
-        _ => match REDIS_MANAGED.iter().find(|(pattern, _)| matches(pattern, &name)) {
-            Some((_, reason)) => Err(format!("is not yours to set: {reason}; leave it out")),
-            None => Ok(()),
-        },
+        _ => managed(REDIS_MANAGED, &name),
+    }
+}
+
+fn check_postgres(name: &str, value: &str) -> Result<(), String> {
+    let (name, value) = (name.to_ascii_lowercase(), value.to_ascii_lowercase());
+    match (name.as_str(), value.as_str()) {
+        ("synchronous_commit", "on" | "remote_apply") | ("wal_level", "replica" | "logical") => Ok(()),
+        ("synchronous_commit", _) => {
+            Err("would let commits be acknowledged that the hot replica does not have on its disk; write \"on\" or \
+                 \"remote_apply\""
+                .to_owned())
+        }
+        ("wal_level", _) => Err("leaves out what copies need; write \"replica\" or \"logical\"".to_owned()),
+        ("max_wal_senders", number) if number.parse::<u32>().is_ok_and(|n| n < LEAST_SENDERS) => {
+            Err(format!("leaves no room for the copies and their clones; write {LEAST_SENDERS} or more"))
+        }
+        _ => managed(POSTGRES_MANAGED, &name),
+    }
+}
+
+/// Refuses a setting that is in the list.
+fn managed(list: &[(&str, &str)], name: &str) -> Result<(), String> {
+    match list.iter().find(|(pattern, _)| matches(pattern, name)) {
+        Some((_, reason)) => Err(format!("is not yours to set: {reason}; leave it out")),
+        None => Ok(()),
     }
 }
 
@@ -196,6 +265,28 @@ mod tests {
         }
         for name in ["maxmemory", "maxmemory-policy", "maxclients", "hz", "userx"] {
             assert_eq!(check_redis(name, "1"), Ok(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_makes_postgres_forget_is_refused() {
+        for (name, value, good) in [
+            ("fsync", "off", false),
+            ("FSYNC", "on", false),
+            ("primary_conninfo", "host=x", false),
+            ("synchronous_standby_names", "", false),
+            ("recovery_target_time", "now", false),
+            ("synchronous_commit", "on", true),
+            ("synchronous_commit", "Remote_Apply", true),
+            ("synchronous_commit", "off", false),
+            ("wal_level", "logical", true),
+            ("wal_level", "minimal", false),
+            ("max_wal_senders", "2", false),
+            ("max_wal_senders", "20", true),
+            ("shared_buffers", "1GB", true),
+            ("pg_stat_statements.track", "all", true),
+        ] {
+            assert_eq!(check_postgres(name, value).is_ok(), good, "{name} {value}");
         }
     }
 

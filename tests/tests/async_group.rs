@@ -20,7 +20,7 @@ async fn group() -> Result<Story> {
 async fn need(story: &Story, node: &str) -> Result<String> {
     let file = story.memory(node).join(format!("{}.secret", story.group()));
     let password = std::fs::read_to_string(file)?;
-    let mut agent = connect_as(story.redis_addr(node)?, "understudy", password.trim()).await?;
+    let mut agent = connect_as(story.database_addr(node)?, "understudy", password.trim()).await?;
     redis::cmd("SELECT").arg(MARKERS).query_async::<()>(&mut agent).await?;
     Ok(redis::cmd("GET").arg("understudy:need").query_async(&mut agent).await?)
 }
@@ -40,7 +40,7 @@ async fn a_dead_process_is_replaced_at_once() -> Result<()> {
     let before = story.cast().await?;
     needs_nobody(&story, &before.master).await?;
     let mut writer = story.client("dead").await?;
-    let died = story.kill_redis(&before.master)?;
+    let died = story.kill_database(&before.master)?;
     let status = story.taken_over(&before.master).await?;
     assert_eq!((status.active_master(), status.epoch), (Some(before.hot.as_str()), before.epoch + 1));
     assert!(died.elapsed() < GUARD_CLOSES, "a known death waits for no guard: {:?}", died.elapsed());

@@ -82,7 +82,7 @@ async fn a_restarted_copy_waits_for_the_master_that_may_have_more() -> Result<()
     let mut writer = story.client("copy").await?;
     // The hot replica's agent lives all the time.
     story.stop_node(&before.master)?;
-    story.kill_redis(&before.hot)?;
+    story.kill_database(&before.hot)?;
     story.kill_node(&before.master)?;
     let reason = story.says(&before.hot, "waiting_for_other").await?;
     assert!(reason.contains(&before.master), "{reason}");
@@ -280,7 +280,8 @@ async fn a_restarted_master_waits_for_the_one_that_died_promoting() -> Result<()
     let (mut story, _) = three().await?;
     let mut writer = story.client("promoting").await?;
     let before =
-        until_caught(&story, |cast| story.kill_redis(&cast.master).map(drop).map_err(Into::into), |_| Ok(())).await?;
+        until_caught(&story, |cast| story.kill_database(&cast.master).map(drop).map_err(Into::into), |_| Ok(()))
+            .await?;
     story.kill_node(&before.hot)?;
     let reason = story.says(&before.master, "waiting_for_other").await?;
     assert!(reason.contains(&before.hot), "{reason}");

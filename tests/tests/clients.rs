@@ -123,7 +123,7 @@ async fn libraries_survive_a_killed_master_and_do_not_notice_a_switchover() -> R
     swing(&mut clients).await?;
 
     let before = story.cast().await?;
-    story.kill_redis(&before.master)?;
+    story.kill_database(&before.master)?;
     story.taken_over(&before.master).await?;
     swing(&mut clients).await?;
 
@@ -182,7 +182,7 @@ async fn the_redis_crate_speaks_both_protocols_over_a_failover() -> Result<()> {
         }
         let before = story.cast().await?;
         story.wait_calm(LIMIT).await?;
-        story.kill_redis(&before.master)?;
+        story.kill_database(&before.master)?;
         story.taken_over(&before.master).await?;
         // Its connection was free when the master died, so that it may well go on; if it does not, a new one does.
         let mut number = 0;

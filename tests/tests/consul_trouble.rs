@@ -70,7 +70,7 @@ async fn consul_hangs_for_half_a_minute_and_nobody_notices_who_writes() -> Resul
     story.chain(&before).await?;
     assert_eq!(story.lost(&mut writer).await?, 0);
     // The group is as able as before: the master's death is noticed.
-    story.kill_redis(&before.master)?;
+    story.kill_database(&before.master)?;
     story.taken_over(&before.master).await?;
     Ok(())
 }
@@ -101,13 +101,13 @@ async fn a_master_that_dies_while_consul_is_away_is_replaced_when_it_is_back() -
     let mut writer = story.client("both").await?;
     story.freeze_consul();
     reached(&story, false).await?;
-    let died = story.kill_redis(&before.master)?;
-    let hot = story.redis_addr(&before.hot)?;
+    let died = story.kill_database(&before.master)?;
+    let hot = story.database_addr(&before.hot)?;
     // The master's agent starts its database again; nobody may make it, or its copy, a master.
     let end = Instant::now() + Duration::from_secs(5);
     while Instant::now() < end {
         for node in story.node_names() {
-            let Ok(info) = info(story.redis_addr(&node)?, "replication").await else { continue };
+            let Ok(info) = info(story.database_addr(&node)?, "replication").await else { continue };
             assert_eq!(info.get("role").map(String::as_str), Some("slave"), "{node} became master without Consul");
         }
     }
@@ -139,7 +139,7 @@ async fn of_several_addresses_the_living_one_serves() -> Result<()> {
     let before = story.cast().await?;
     let mut writer = story.client("several").await?;
     gate.set(Way::Shut);
-    let died = story.kill_redis(&before.master)?;
+    let died = story.kill_database(&before.master)?;
     let status = story.taken_over(&before.master).await?;
     assert_eq!(status.active_master(), Some(before.hot.as_str()));
     writer.wait_for_acks(SWING, died, LIMIT).await?;

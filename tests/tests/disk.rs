@@ -48,9 +48,9 @@ fn mount(args: &[&str], at: &Path) -> Result<()> {
 async fn small_disk(story: &mut Story, node: &str, folder: PathBuf) -> Result<()> {
     let left = story.leave_agent(node, LIMIT).await?.context("the agent did not leave")?;
     anyhow::ensure!(left.success(), "{left}");
-    story.kill_redis(node)?;
+    story.kill_database(node)?;
     let aside = folder.with_extension("aside");
-    until("the end of the database", async || Ok(story.redis_pid(node).is_err().then_some(()))).await?;
+    until("the end of the database", async || Ok(story.database_pid(node).is_err().then_some(()))).await?;
     std::fs::rename(&folder, &aside)?;
     std::fs::create_dir(&folder)?;
     mount(&["-t", "tmpfs", "-o", SIZE, "tmpfs"], &folder)?;
@@ -119,7 +119,7 @@ async fn a_hot_replica_whose_disk_is_full_is_let_go() -> Result<()> {
     let (story, cast, node) = three(|cast| &cast.spares[0]).await?;
     if cast.hot != node {
         // The other one makes room: of the two copies the healthy one is certified.
-        story.kill_redis(&cast.hot)?;
+        story.kill_database(&cast.hot)?;
     }
     story.wait_until("the small disk as hot replica", LIMIT, |s| s.hot_replica() == Some(node.as_str())).await?;
     let before = story.cast().await?;
@@ -148,7 +148,7 @@ async fn remembers_nothing(mut story: Story, before: Cast, heal: impl FnOnce() -
     let stuck = story.status().await?;
     assert_eq!((stuck.active_master(), stuck.epoch), (Some(before.master.as_str()), before.epoch));
     // It serves: reads are answered.
-    let mut client = connect(story.redis_addr(&before.master)?).await?;
+    let mut client = connect(story.database_addr(&before.master)?).await?;
     let keys: u64 = redis::cmd("DBSIZE").query_async(&mut client).await?;
     assert!(keys >= SWING as u64, "{keys}");
     heal()?;

@@ -9,7 +9,7 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(20);
 
 /// The processes of the databases, by node.
 fn pids(story: &Story) -> Result<Vec<u32>> {
-    story.node_names().iter().map(|node| Ok(story.redis_pid(node)?)).collect()
+    story.node_names().iter().map(|node| Ok(story.database_pid(node)?)).collect()
 }
 
 /// Waits until the agent of `node` is heard again and looks at what it has taken over.
@@ -106,7 +106,7 @@ async fn a_master_whose_agent_is_dead_goes_on_until_it_dies_as_well() -> Result<
     assert!(gap < Duration::from_secs(3), "writes stood still for {gap:?}");
     assert_eq!(story.status().await?.epoch, before.epoch);
 
-    let died = story.kill_redis(&before.master)?;
+    let died = story.kill_database(&before.master)?;
     let status = story.taken_over(&before.master).await?;
     assert_eq!(status.active_master(), Some(before.hot.as_str()));
     writer.wait_for_acks(SWING, died, LIMIT).await?;

@@ -35,11 +35,11 @@ async fn the_masters_redis_is_killed_under_load_and_the_spare_needs_no_copy() ->
     let story = start(build()?.nodes(3)).await?;
     let before = story.cast().await?;
     story.chain(&before).await?;
-    let successor = story.redis_addr(&before.hot)?;
+    let successor = story.database_addr(&before.hot)?;
     let (full, partial) = syncs(successor).await?;
     let mut writer = story.client("kill").await?;
 
-    let died = story.kill_redis(&before.master)?;
+    let died = story.kill_database(&before.master)?;
     let status = story.taken_over(&before.master).await?;
     assert_eq!(status.active_master(), Some(before.hot.as_str()), "only the certified copy may take over");
     assert_eq!(status.epoch, before.epoch + 1);
@@ -94,7 +94,7 @@ async fn a_hung_master_is_fenced_when_it_wakes() -> Result<()> {
     let before = story.cast().await?;
     story.wait_calm(LIMIT).await?;
     let mut writer = story.client("hang").await?;
-    let sleeper = story.redis_addr(&before.master)?;
+    let sleeper = story.database_addr(&before.master)?;
     let mut clients = Vec::new();
     for number in 0..ATTACHED {
         let mut client = connect(sleeper).await?;
@@ -147,13 +147,13 @@ async fn of_four_nodes_the_other_spare_moves_and_the_old_password_is_void() -> R
     let story = start(build()?.nodes(4)).await?;
     let before = story.cast().await?;
     story.chain(&before).await?;
-    let successor = story.redis_addr(&before.hot)?;
+    let successor = story.database_addr(&before.hot)?;
     // What the spares were given to follow the hot replica.
     let old = story.setting(&before.spares[0], "masterauth").await?;
     assert_eq!(log_in(successor, &old).await?, None, "it is in force until the takeover");
     let mut writer = story.client("four").await?;
 
-    let died = story.kill_redis(&before.master)?;
+    let died = story.kill_database(&before.master)?;
     story.taken_over(&before.master).await?;
     writes_go_on(&writer, died).await?;
     let after = back_as_spare(&story, &before.master).await?;
@@ -170,7 +170,7 @@ async fn of_four_nodes_the_other_spare_moves_and_the_old_password_is_void() -> R
 /// Even with the password in force nobody but the hot replica stays attached to the master.
 async fn a_stranger_is_thrown_out(story: &Story, cast: &Cast) -> Result<()> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let master = story.redis_addr(&cast.master)?;
+    let master = story.database_addr(&cast.master)?;
     let password = story.setting(&cast.hot, "masterauth").await?;
     let mut stranger = tokio::net::TcpStream::connect(master).await?;
     let mut heard = vec![0; 64];
@@ -188,7 +188,7 @@ async fn a_stranger_is_thrown_out(story: &Story, cast: &Cast) -> Result<()> {
     read.context("a stranger stays attached to the master")?.ok();
     until("the hot replica alone behind the master", async || {
         let ports = attached(master).await?;
-        anyhow::ensure!(ports == [story.redis_addr(&cast.hot)?.port()], "{ports:?}");
+        anyhow::ensure!(ports == [story.database_addr(&cast.hot)?.port()], "{ports:?}");
         Ok(Some(()))
     })
     .await?;
@@ -211,7 +211,7 @@ async fn a_takeover_is_not_held_up_by_the_pause_when_the_death_is_known() -> Res
     let mut writer = story.client("twice").await?;
     for _ in 0..2 {
         let before = story.cast().await?;
-        let died = story.kill_redis(&before.master)?;
+        let died = story.kill_database(&before.master)?;
         story.taken_over(&before.master).await?;
         writes_go_on(&writer, died).await?;
         let gap = writer.longest_gap(died).context("no write after the fault")?;
@@ -227,13 +227,13 @@ async fn a_hung_database_is_killed_by_its_own_agent_and_handed_over() -> Result<
     let story = start(build()?.nodes(3).policy("hang_after", "\"1s\"")).await?;
     let before = story.cast().await?;
     let mut writer = story.client("stuck").await?;
-    let pid = story.redis_pid(&before.master)?;
-    let hung = story.stop_redis(&before.master)?;
+    let pid = story.database_pid(&before.master)?;
+    let hung = story.stop_database(&before.master)?;
     let status = story.taken_over(&before.master).await?;
     assert_eq!(status.active_master(), Some(before.hot.as_str()));
     writes_go_on(&writer, hung).await?;
     back_as_spare(&story, &before.master).await?;
-    assert_ne!(story.redis_pid(&before.master)?, pid, "the hung process was not killed");
+    assert_ne!(story.database_pid(&before.master)?, pid, "the hung process was not killed");
     assert!(story.log(&before.master)?.contains("killing it"), "its agent does not say so");
     let reason = story.history().await?.pop().context("no history")?.reason;
     assert!(reason.contains("master process died"), "{reason}");
@@ -249,7 +249,7 @@ async fn a_flushed_group_can_still_be_taken_over() -> Result<()> {
     let mut client = connect(story.proxy_addr()).await?;
     redis::cmd("FLUSHALL").query_async::<()>(&mut client).await?;
     let mut writer = story.client("flushed").await?;
-    let died = story.kill_redis(&before.master)?;
+    let died = story.kill_database(&before.master)?;
     let status = story.taken_over(&before.master).await?;
     assert_eq!(status.active_master(), Some(before.hot.as_str()));
     writes_go_on(&writer, died).await?;

@@ -35,7 +35,7 @@ async fn one_node_is_master_alone_and_comes_back_with_every_write() -> Result<()
     assert_eq!(story.setting("db1", "min-replicas-to-write").await?, "0", "nobody is there to be waited for");
 
     let mut writer = story.client("one").await?;
-    let died = story.kill_redis("db1")?;
+    let died = story.kill_database("db1")?;
     let after = story.wait_until("a second epoch", LIMIT, |s| s.epoch == 2 && s.is_whole(1)).await?;
     assert_eq!(after.active_master(), Some("db1"));
     writer.wait_for_acks(SWING, died, LIMIT).await?;
@@ -81,7 +81,7 @@ async fn three_nodes_form_a_chain_that_plain_consul_shows() -> Result<()> {
     assert_eq!(meta["engine"], "redis");
     assert!(["a", "b", "c"].contains(&meta["zone"].as_str().context("no zone")?), "{meta}");
     assert!(meta["version"].as_str().is_some_and(|v| v.contains('.')), "{meta}");
-    assert_eq!(service["Port"], story.redis_addr(&cast.master)?.port());
+    assert_eq!(service["Port"], story.database_addr(&cast.master)?.port());
 
     listed_as(&story, "passing", &[&cast.master, &cast.hot, spare]).await?;
     let master = cast.master.clone();
@@ -90,7 +90,7 @@ async fn three_nodes_form_a_chain_that_plain_consul_shows() -> Result<()> {
 
 /// The instance's database stops: its agent says so. Its agent dies: nobody says anything, and the check runs out.
 async fn turns_critical_when_ill_or_left(mut story: Story, cast: &Cast, spare: &String, master: &String) -> Result<()> {
-    story.stop_redis(spare)?;
+    story.stop_database(spare)?;
     listed_as(&story, "passing", &[master, &cast.hot]).await?;
     story.cont_node(spare)?;
     listed_as(&story, "passing", &[master, &cast.hot, spare]).await?;
@@ -120,7 +120,7 @@ async fn four_nodes_have_one_hot_replica_and_two_spares_behind_it() -> Result<()
     assert_eq!(story.lost(&mut writer).await?, 0);
     // What was written arrives at the end of the chain.
     for node in cast.spares.iter().chain([&cast.hot]) {
-        let address = story.redis_addr(node)?;
+        let address = story.database_addr(node)?;
         until(&format!("{node} has every write"), async || {
             let missing = writer.missing(address).await?;
             anyhow::ensure!(missing.is_empty(), "{} are missing", missing.len());
@@ -128,7 +128,7 @@ async fn four_nodes_have_one_hot_replica_and_two_spares_behind_it() -> Result<()
         })
         .await?;
     }
-    assert_eq!(attached(story.redis_addr(&cast.spares[0])?).await?, [0_u16; 0], "nobody follows a spare");
+    assert_eq!(attached(story.database_addr(&cast.spares[0])?).await?, [0_u16; 0], "nobody follows a spare");
     assert_eq!(cast_of(&story.status().await?).context("no cast")?, cast);
     Ok(())
 }

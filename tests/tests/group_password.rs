@@ -53,14 +53,14 @@ async fn clients_need_the_password_and_it_holds_over_a_takeover() -> Result<()> 
     let (_folder, story) = guarded(3).await?;
     let before = story.cast().await?;
     for node in story.node_names() {
-        let mut stranger = connect(story.redis_addr(&node)?).await?;
+        let mut stranger = connect(story.database_addr(&node)?).await?;
         let answer: redis::RedisResult<()> = redis::cmd("GET").arg("k").query_async(&mut stranger).await;
         let refusal = answer.err().with_context(|| format!("{node} lets anybody in"))?;
         assert_eq!(refusal.code(), Some("NOAUTH"), "{node}: {refusal}");
     }
     assert!(log_in(story.proxy_addr(), "friend").await.is_err(), "a wrong password is let in");
     write(&story, "before").await?;
-    story.kill_redis(&before.master)?;
+    story.kill_database(&before.master)?;
     story.taken_over(&before.master).await?;
     write(&story, "after").await?;
     story.cast().await?;

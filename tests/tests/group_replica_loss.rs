@@ -22,7 +22,7 @@ async fn the_hot_replica_dies_then_the_spare_and_both_come_back() -> Result<()> 
     let before = story.cast().await?;
     let mut writer = story.client("copies").await?;
 
-    let died = story.kill_redis(&before.hot)?;
+    let died = story.kill_database(&before.hot)?;
     let what = "the spare certified in its place";
     story.wait_until(what, LIMIT, |s| s.hot_replica() == Some(before.spares[0].as_str())).await?;
     writer.wait_for_acks(SWING, died, LIMIT).await?;
@@ -33,8 +33,9 @@ async fn the_hot_replica_dies_then_the_spare_and_both_come_back() -> Result<()> 
     settings(&story, &after.master, "1", "everysec").await?;
 
     let spare = &after.spares[0];
-    let (pid, died) = (story.redis_pid(spare)?, story.kill_redis(spare)?);
-    until("another process of the spare", async || Ok(Some(story.redis_pid(spare)?).filter(|now| *now != pid))).await?;
+    let (pid, died) = (story.database_pid(spare)?, story.kill_database(spare)?);
+    until("another process of the spare", async || Ok(Some(story.database_pid(spare)?).filter(|now| *now != pid)))
+        .await?;
     writer.wait_for_acks(SWING, died, LIMIT).await?;
     assert_eq!(story.cast().await?, after, "the loss of a spare changes nothing");
     story.chain(&after).await?;
@@ -74,7 +75,7 @@ async fn with_block_writes_wait_until_another_copy_is_certified() -> Result<()> 
 
     story.kill_node(&before.hot)?;
     story.wait_until("a record without a hot replica", LIMIT, |s| s.replica.is_none()).await?;
-    let master = story.redis_addr(&before.master)?;
+    let master = story.database_addr(&before.master)?;
     let mut client = connect(master).await?;
     let refusal: redis::RedisResult<()> = redis::cmd("SET").arg("k").arg("v").query_async(&mut client).await;
     let refusal = refusal.err().context("a write was acknowledged by the master alone")?;
@@ -102,7 +103,7 @@ async fn of_two_nodes_the_copy_takes_over_and_the_former_master_becomes_its_copy
     let story = start(build()?.nodes(2)).await?;
     let before = story.cast().await?;
     let mut writer = story.client("pair").await?;
-    let died = story.kill_redis(&before.master)?;
+    let died = story.kill_database(&before.master)?;
     story.taken_over(&before.master).await?;
     writer.wait_for_acks(SWING, died, LIMIT).await?;
     let after = story.cast().await?;
@@ -120,7 +121,7 @@ const OURS: i64 = 16;
 /// Whether an acknowledgement of the master needs the hot replica, read as a proxy reads it; `None`: nothing is said, so
 /// it does.
 async fn need(story: &Story, master: &str) -> Result<Option<String>> {
-    let mut client = connect(story.redis_addr(master)?).await?;
+    let mut client = connect(story.database_addr(master)?).await?;
     let _: () = redis::cmd("SELECT").arg(OURS).query_async(&mut client).await?;
     Ok(redis::cmd("GET").arg("understudy:need").query_async(&mut client).await?)
 }
@@ -135,7 +136,7 @@ async fn needs(story: &Story, master: &str, expected: &str) -> Result<()> {
 }
 
 async fn flush(story: &Story, master: &str) -> Result<()> {
-    let mut client = connect(story.redis_addr(master)?).await?;
+    let mut client = connect(story.database_addr(master)?).await?;
     Ok(redis::cmd("FLUSHALL").query_async(&mut client).await?)
 }
 

@@ -79,7 +79,7 @@ async fn status_explain_and_history_say_who_may_be_promoted_and_why() -> Result<
     assert_eq!(group["durability"], "sync");
     assert_eq!(group["paused"], false);
     assert_eq!(group["master"]["id"], cast.master);
-    assert_eq!(group["master"]["port"], story.redis_addr(&cast.master)?.port());
+    assert_eq!(group["master"]["port"], story.database_addr(&cast.master)?.port());
     assert_eq!(group["replica"]["id"], cast.hot);
     assert_eq!(group["replica"]["complete"], true);
     let members = group["members"].as_array().context("no members")?;

@@ -119,7 +119,7 @@ async fn attach(stage: &Stage<'_>, cast: &Cast) -> Result<()> {
     for (key, value) in of_hot {
         redis::cmd("CONFIG").arg("SET").arg(key).arg(value).query_async::<()>(&mut agent).await?;
     }
-    let master = stage.rig.redis_addr(&cast.master)?;
+    let master = stage.rig.database_addr(&cast.master)?;
     redis::cmd("REPLICAOF").arg(master.ip().to_string()).arg(master.port()).query_async::<()>(&mut agent).await?;
     understudy_tests::real::until("two replicas behind the master", async || {
         Ok((attached(master).await?.len() == 2).then_some(()))
@@ -136,7 +136,7 @@ async fn setting(stage: &Stage<'_>, node: &str, key: &str) -> Result<String> {
 async fn as_agent(stage: &Stage<'_>, node: &str) -> Result<redis::aio::MultiplexedConnection> {
     let file = stage.rig.folder().join(node).join("agent").join(format!("{}.secret", stage.rig.group()));
     let password = std::fs::read_to_string(file)?;
-    connect_as(stage.rig.redis_addr(node)?, "understudy", password.trim()).await
+    connect_as(stage.rig.database_addr(node)?, "understudy", password.trim()).await
 }
 
 /// Control: Redis Sentinel, with a master that is cut off and goes on acknowledging.

@@ -23,7 +23,7 @@ async fn all_say(story: &Story, code: &str, words: &str) -> Result<()> {
 /// The group is as able as before: its master's death is noticed. Gives who plays what afterwards.
 async fn is_able(story: &Story, before: &Cast) -> Result<Cast> {
     assert_eq!(&story.cast().await?, before, "nothing changed meanwhile");
-    story.kill_redis(&before.master)?;
+    story.kill_database(&before.master)?;
     let status = story.taken_over(&before.master).await?;
     assert_eq!((status.active_master(), status.epoch), (Some(before.hot.as_str()), before.epoch + 1));
     story.cast().await
@@ -81,7 +81,7 @@ async fn a_restored_snapshot_of_consul_is_not_believed() -> Result<()> {
     let mut writer = story.client("snapshot").await?;
     let first = story.cast().await?;
     snapshot(&story, "save")?;
-    story.kill_redis(&first.master)?;
+    story.kill_database(&first.master)?;
     story.taken_over(&first.master).await?;
     let before = story.cast().await?;
     let right = story.document("record").await?.context("no record")?;
@@ -92,7 +92,7 @@ async fn a_restored_snapshot_of_consul_is_not_believed() -> Result<()> {
     story.nothing_changes(&before, WRONG).await?;
     writer.wait_for_acks(SWING, since, LIMIT).await?;
     // Not even the death of the master may make anybody act on a record that is not trusted.
-    story.kill_redis(&before.master)?;
+    story.kill_database(&before.master)?;
     until("the master's database again", async || Ok(story.agent(&before.master).await?.database.status().map(drop)))
         .await?;
     story.nobody_is_master(WRONG).await?;

@@ -10,7 +10,7 @@ const REGISTERED_WITHIN: Duration = Duration::from_secs(45);
 
 /// The keys of the users' first database.
 async fn keys(story: &Story, node: &str) -> Result<u64> {
-    let mut client = connect(story.redis_addr(node)?).await?;
+    let mut client = connect(story.database_addr(node)?).await?;
     Ok(redis::cmd("DBSIZE").query_async(&mut client).await?)
 }
 
@@ -51,7 +51,7 @@ async fn a_rebuilt_master_becomes_a_spare_with_a_copy_of_everything() -> Result<
 async fn copies_given(story: &Story) -> Result<u64> {
     let mut sum = 0;
     for node in story.node_names() {
-        sum += info_number(story.redis_addr(&node)?, "stats", "sync_full").await.unwrap_or(0);
+        sum += info_number(story.database_addr(&node)?, "stats", "sync_full").await.unwrap_or(0);
     }
     Ok(sum)
 }

@@ -42,7 +42,7 @@ async fn a_spare_whose_agent_is_dead_goes_on_copying() -> Result<()> {
     let mut story = start(build()?.nodes(3)).await?;
     let before = story.cast().await?;
     let mut writer = story.client("spare").await?;
-    let (spare, pid) = (&before.spares[0], story.redis_pid(&before.spares[0])?);
+    let (spare, pid) = (&before.spares[0], story.database_pid(&before.spares[0])?);
     story.kill_agent(spare)?;
     story.nothing_changes(&before, DEAD).await?;
     story.chain(&before).await?;
@@ -51,7 +51,7 @@ async fn a_spare_whose_agent_is_dead_goes_on_copying() -> Result<()> {
     assert!(!status.member(spare).context("the spare is not listed")?.healthy);
     story.restart_agent(spare)?;
     assert_eq!(story.cast().await?, before);
-    assert_eq!(story.redis_pid(spare)?, pid, "its database was not restarted");
+    assert_eq!(story.database_pid(spare)?, pid, "its database was not restarted");
     assert_eq!(story.lost(&mut writer).await?, 0);
     Ok(())
 }
@@ -63,8 +63,8 @@ async fn a_long_script_is_no_hang() -> Result<()> {
     let story = start(builder.setting("lua-time-limit", "100")).await?;
     let before = story.cast().await?;
     story.wait_calm(LIMIT).await?;
-    let pid = story.redis_pid(&before.master)?;
-    let mut client = connect(story.redis_addr(&before.master)?).await?;
+    let pid = story.database_pid(&before.master)?;
+    let mut client = connect(story.database_addr(&before.master)?).await?;
     client.set_response_timeout(LIMIT);
     let script = "local t = redis.call('TIME'); local stop = t[1] * 1000000 + t[2] + 3000000; \
                   repeat t = redis.call('TIME') until t[1] * 1000000 + t[2] >= stop; return 'done'";
@@ -73,7 +73,7 @@ async fn a_long_script_is_no_hang() -> Result<()> {
     assert_eq!(done, "done");
     assert!(begun.elapsed() >= Duration::from_secs(3), "it was no long script");
     assert_eq!(story.cast().await?, before, "a busy master was replaced");
-    assert_eq!(story.redis_pid(&before.master)?, pid, "a busy database was killed");
+    assert_eq!(story.database_pid(&before.master)?, pid, "a busy database was killed");
     let mut writer = story.client("script").await?;
     assert_eq!(story.lost(&mut writer).await?, 0);
     Ok(())
@@ -117,16 +117,16 @@ async fn a_database_that_hangs_is_killed_by_its_own_agent() -> Result<()> {
     let before = story.cast().await?;
     let mut writer = story.client("hung").await?;
     for node in [&before.spares[0], &before.hot] {
-        let pid = story.redis_pid(node)?;
+        let pid = story.database_pid(node)?;
         send(pid, Signal::STOP)?;
         until(&format!("another process at {node}"), async || {
-            Ok(Some(story.redis_pid(node)?).filter(|now| *now != pid))
+            Ok(Some(story.database_pid(node)?).filter(|now| *now != pid))
         })
         .await?;
     }
     let after = story.cast().await?;
     assert_eq!((&after.master, after.epoch), (&before.master, before.epoch), "a copy that hangs is no takeover");
-    let stopped = story.stop_redis(&after.master)?;
+    let stopped = story.stop_database(&after.master)?;
     let status = story.taken_over(&after.master).await?;
     assert_eq!((status.active_master(), status.epoch), (Some(after.hot.as_str()), after.epoch + 1));
     writer.wait_for_acks(SWING, stopped, LIMIT).await?;

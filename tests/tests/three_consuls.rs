@@ -156,7 +156,7 @@ impl Stage {
         Ok(writer)
     }
 
-    fn kill_redis(&self, node: usize) -> Result<Instant> {
+    fn kill_database(&self, node: usize) -> Result<Instant> {
         let note = self.nodes[node].folder.join("agent").join(format!("{}.run.json", self.story.group()));
         let note: serde_json::Value = serde_json::from_slice(&std::fs::read(note)?)?;
         let at = Instant::now();
@@ -217,7 +217,7 @@ async fn servers_hang_and_die_and_only_the_masters_death_changes_its_place() -> 
     assert!(gap < FALTER, "writes stood still for {gap:?}");
 
     // The group is as able as before.
-    let died = stage.kill_redis(before.master)?;
+    let died = stage.kill_database(before.master)?;
     writer.wait_for_acks(SWING, died, LIMIT).await?;
     let after = stage.roles().await?;
     assert_eq!((after.master, after.epoch), (before.hot, before.epoch + 1));

@@ -81,7 +81,7 @@ async fn an_ill_database_does_not_slow_the_other_group() -> Result<()> {
     let stopped = pid(&story, ill)?;
     send(stopped, Signal::STOP)?;
 
-    let died = story.kill_redis(&before.master)?;
+    let died = story.kill_database(&before.master)?;
     let status = story.taken_over(&before.master).await?;
     let took = died.elapsed();
     assert_eq!(status.active_master(), Some(before.hot.as_str()));

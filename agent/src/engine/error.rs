@@ -7,24 +7,51 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// The engine is not part of this version.
-    #[error("`engine = \"{engine}\"` is not built yet: this version looks after redis only")]
+    #[error("`engine = \"{engine}\"` is not built yet")]
     NotBuilt {
         /// The engine.
         engine: config::Engine,
     },
     /// The server's program was not found.
-    #[error("found no program to run ({looked}): install redis-server, or set `bin` to its path")]
+    #[error("found no program to run ({looked}): install {install}, or set `bin` to its path")]
     ProgramMissing {
         /// Where it was looked for.
         looked: String,
+        /// The package that brings it.
+        install: &'static str,
     },
     /// The server's program cannot be used.
-    #[error("`{}` cannot be used: {why}; set `bin` to a redis-server >= 7.0 or a valkey-server", .path.display())]
+    #[error("`{}` cannot be used: {why}; set `bin` to {wanted}", .path.display())]
     Program {
         /// The program.
         path: PathBuf,
         /// Why.
         why: String,
+        /// What would do.
+        wanted: &'static str,
+    },
+    /// There is no such user on this machine.
+    #[error(
+        "the agent runs as root, and its {server} has to run as the system user `{user}`, which cannot be used ({why}): \
+         create it, or run the agent as another user"
+    )]
+    User {
+        /// What is to be run.
+        server: &'static str,
+        /// The user.
+        user: &'static str,
+        /// Why.
+        why: String,
+    },
+    /// The user that the server runs as cannot reach its folder.
+    #[error("`data_dir` {}: the system user `{user}` cannot enter {}: let it (chmod o+x), or name another folder", .path.display(), .closed.display())]
+    Unreachable {
+        /// The data folder.
+        path: PathBuf,
+        /// The folder above it that is closed.
+        closed: PathBuf,
+        /// The user.
+        user: String,
     },
     /// The file of the clients' password.
     #[error("`password_file` {}: {why}", .path.display())]
@@ -119,6 +146,14 @@ pub enum EngineError {
         op: &'static str,
         /// How.
         source: redis::RedisError,
+    },
+    /// The same of a server that speaks SQL.
+    #[error("cannot {op}: the connection to the server failed")]
+    Sql {
+        /// The operation.
+        op: &'static str,
+        /// How.
+        source: sqlx::Error,
     },
 }
 

@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use election::Secret;
 use serde::{Deserialize, Serialize};
 
 use super::EngineError;
@@ -152,6 +153,42 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), EngineError
         path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
     };
     write().map_err(EngineError::io("write", path))
+}
+
+/// The clients' password, where the instance has a file for it. One line end at the file's end is not part of it.
+pub(crate) fn password(file: Option<&Path>) -> Result<Option<Secret>, EngineError> {
+    let Some(path) = file else { return Ok(None) };
+    let fault = |why: String| EngineError::PasswordFile { path: path.to_owned(), why };
+    let text = fs::read_to_string(path)
+        .map_err(|e| fault(format!("cannot be read ({e}): it must be readable by the user that the agent runs as")))?;
+    let password = text.strip_suffix('\n').unwrap_or(&text);
+    let password = password.strip_suffix('\r').unwrap_or(password);
+    if password.is_empty() {
+        return Err(fault("is empty: write the password into it, or remove the key".to_owned()));
+    }
+    Ok(Some(Secret::new(password)))
+}
+
+/// A password of the agent's own, drawn once and kept in `path`, so that a restarted agent knows it too.
+pub(crate) fn own_secret(path: &Path) -> Result<Secret, EngineError> {
+    match fs::read_to_string(path) {
+        Ok(text) if !text.trim().is_empty() => return Ok(Secret::new(text.trim())),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(EngineError::io("read", path)(e)),
+        _ => {}
+    }
+    let drawn = draw();
+    write_private(path, drawn.reveal().as_bytes())?;
+    Ok(drawn)
+}
+
+/// A text that nobody can guess: 244 random bits.
+pub(crate) fn draw() -> Secret {
+    Secret::new(format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple()))
+}
+
+/// The path from the root on.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, EngineError> {
+    std::path::absolute(path).map_err(EngineError::io("find", path))
 }
 
 /// What an identity file makes of its folder.

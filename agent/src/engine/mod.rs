@@ -4,22 +4,39 @@
 //! moment it dies ([`Engine::exited`]). It decides nothing: what it is told to do comes from `election::decide`.
 //! Every operation may be repeated, and after one that succeeded the next probe shows its effect.
 
+#[allow(dead_code, reason = "for servers that do not run as root; those come next")]
+mod account;
 mod error;
 mod folder;
 pub(crate) mod redis;
+#[allow(dead_code, reason = "for servers of many processes; those come next")]
 mod supervise;
 
 use std::future::Future;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use config::InstanceConfig;
-use election::EngineOp;
+use election::{EngineOp, Secret};
 use tokio::sync::watch;
 
 pub use self::error::EngineError;
-pub use self::redis::{PROBE_LIMIT, Redis};
+pub use self::redis::Redis;
 pub use self::supervise::Life;
+use crate::knock::Knock;
+
+/// How long a probe waits for an answer. Silence is measured from the last answer, so that this only bounds how long
+/// the agent's loop stands still.
+pub const PROBE_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long an operation may take that only speaks to the server: an fsync of a busy disk takes a second or two.
+pub(crate) const OP_LIMIT: Duration = Duration::from_secs(5);
+
+/// A connection ends a moment before its process counts as ended; so long a probe waits for the second after the first.
+pub(crate) const DEATH_LAG: Duration = Duration::from_millis(20);
+
+/// What the data set of a former master is kept as, in the data folder; the epoch follows.
+pub(crate) const KEPT: &str = "diverged-";
 
 /// A database process and its folder.
 pub trait Engine: Send {
@@ -33,6 +50,12 @@ pub trait Engine: Send {
     ///
     /// When it was not done, or not known to be done: the next probe tells which. Nothing secret is in the text.
     fn apply(&mut self, op: &EngineOp) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// The replication password in force after a [`EngineOp::Channel`] that succeeded, where it is another than the one
+    /// that was asked for: a copy whose accounts come from its source cannot change them.
+    fn secret_in_force(&self) -> Option<Secret> {
+        None
+    }
 
     /// Whether the process runs; changes the moment it ends or is started. Stays valid over restarts.
     fn exited(&self) -> watch::Receiver<Life>;
@@ -57,56 +80,83 @@ pub struct Site {
     pub origin: Instant,
 }
 
-/// One of the engines there are.
-#[derive(Debug)]
-pub enum Database {
+/// Makes [`Database`] out of the engines, each named as in [`config::Engine`].
+macro_rules! engines {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// One of the engines there are.
+        #[derive(Debug)]
+        pub enum Database {
+            $($(#[$doc])* $name(Box<$name>),)+
+        }
+
+        impl Database {
+            /// Checks what can be checked before anything runs, and takes over a process that an earlier run of the
+            /// agent has left running. Starts nothing.
+            ///
+            /// # Errors
+            ///
+            /// When the instance cannot work as it is configured: the text names the key or path and says what to do.
+            pub async fn open(instance: &InstanceConfig, site: &Site) -> Result<Self, EngineError> {
+                match instance.engine {
+                    $(config::Engine::$name => Ok(Self::$name(Box::new($name::open(instance, site).await?))),)+
+                    engine => Err(EngineError::NotBuilt { engine }),
+                }
+            }
+        }
+
+        impl Engine for Database {
+            async fn probe(&mut self) -> election::Engine {
+                match self {
+                    $(Self::$name(engine) => engine.probe().await,)+
+                }
+            }
+
+            async fn apply(&mut self, op: &EngineOp) -> Result<(), EngineError> {
+                match self {
+                    $(Self::$name(engine) => engine.apply(op).await,)+
+                }
+            }
+
+            fn secret_in_force(&self) -> Option<Secret> {
+                match self {
+                    $(Self::$name(engine) => engine.secret_in_force(),)+
+                }
+            }
+
+            fn exited(&self) -> watch::Receiver<Life> {
+                match self {
+                    $(Self::$name(engine) => engine.exited(),)+
+                }
+            }
+
+            fn version(&self) -> String {
+                match self {
+                    $(Self::$name(engine) => engine.version(),)+
+                }
+            }
+
+            fn databases(&self) -> Option<u32> {
+                match self {
+                    $(Self::$name(engine) => engine.databases(),)+
+                }
+            }
+        }
+    };
+}
+
+engines! {
     /// Redis or Valkey.
-    Redis(Box<Redis>),
+    Redis,
 }
 
-impl Database {
-    /// Checks what can be checked before anything runs, and takes over a process that an earlier run of the agent has
-    /// left running. Starts nothing.
-    ///
-    /// # Errors
-    ///
-    /// When the instance cannot work as it is configured: the text names the key or path and says what to do.
-    pub async fn open(instance: &InstanceConfig, site: &Site) -> Result<Self, EngineError> {
-        match instance.engine {
-            config::Engine::Redis => Ok(Self::Redis(Box::new(Redis::open(instance, site).await?))),
-            engine @ (config::Engine::Postgres | config::Engine::Mariadb) => Err(EngineError::NotBuilt { engine }),
-        }
-    }
-}
-
-impl Engine for Database {
-    async fn probe(&mut self) -> election::Engine {
-        match self {
-            Self::Redis(redis) => redis.probe().await,
-        }
-    }
-
-    async fn apply(&mut self, op: &EngineOp) -> Result<(), EngineError> {
-        match self {
-            Self::Redis(redis) => redis.apply(op).await,
-        }
-    }
-
-    fn exited(&self) -> watch::Receiver<Life> {
-        match self {
-            Self::Redis(redis) => redis.exited(),
-        }
-    }
-
-    fn version(&self) -> String {
-        match self {
-            Self::Redis(redis) => redis.version(),
-        }
-    }
-
-    fn databases(&self) -> Option<u32> {
-        match self {
-            Self::Redis(redis) => redis.databases(),
-        }
+/// What makes a database of this kind answer without a login, with a greeting or an error: both are signs of life.
+pub(crate) fn knock(engine: config::Engine) -> Knock {
+    match engine {
+        config::Engine::Redis => Knock { greeting: b"PING\r\n", again: true },
+        // A request for encryption is answered with one letter before anything else is asked; a second one is an error
+        // that the server's log would be full of.
+        config::Engine::Postgres => Knock { greeting: b"\0\0\0\x08\x04\xd2\x16\x2f", again: false },
+        // The server speaks first.
+        config::Engine::Mariadb => Knock { greeting: b"", again: false },
     }
 }

@@ -19,6 +19,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::account::Account;
 use super::{EngineError, folder};
 
 /// Whether a process runs.
@@ -56,6 +57,9 @@ const LAST_LINES: usize = 4;
 
 /// A killed process frees its memory before it is gone: some 0.1 s a gigabyte.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether killed stragglers are gone.
+const STRAGGLER_POLL: Duration = Duration::from_millis(2);
 
 /// What is written down of a running process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,9 +151,19 @@ impl Supervisor {
         Ok(true)
     }
 
-    /// Starts the process: its output goes to `log`, and it stays when the agent ends.
-    pub(crate) fn spawn(&mut self, mut command: Command, log: &Path, port: u16) -> Result<(), EngineError> {
+    /// Starts the process: its output goes to `log`, and it stays when the agent ends. It runs as `user` where one is
+    /// given, else as the agent does.
+    pub(crate) fn spawn(
+        &mut self,
+        mut command: Command,
+        user: Option<&Account>,
+        log: &Path,
+        port: u16,
+    ) -> Result<(), EngineError> {
         let (out, offset) = open_log(log)?;
+        if let Some(user) = user {
+            user.run(&mut command);
+        }
         let err = out.try_clone().map_err(EngineError::io("open", log))?;
         // Its own process group: a Ctrl-C at the agent's terminal is not for the database.
         command.process_group(0).stdin(Stdio::null()).stdout(out).stderr(err).kill_on_drop(false);
@@ -162,6 +176,21 @@ impl Supervisor {
         self.write_run_file(pid, port)?;
         self.take(pid, pidfd, child, log.to_owned(), offset);
         Ok(())
+    }
+
+    /// What names this run of the process for ever: no other run on this machine has the same.
+    pub(crate) fn run_id(&self) -> Option<String> {
+        let Life::Running { pid, .. } = self.life() else { return None };
+        let started = start_time(pid.cast_signed())?;
+        // Process ids and times since the start begin anew with every start of the machine.
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        Some(format!("{}-{pid}-{started}", boot.get(..8).unwrap_or_default()))
+    }
+
+    /// A handle by which the process can be signalled and waited for from elsewhere.
+    pub(crate) fn handle(&self) -> Option<Handle> {
+        let process = self.process.as_ref()?;
+        Some(Handle { pidfd: Arc::clone(&process.pidfd), life: self.life.subscribe() })
     }
 
     /// Kills the process and waits for its end.
@@ -219,6 +248,58 @@ impl Supervisor {
         self.life.send_replace(Life::Running { pid, since: Instant::now() });
         pid
     }
+}
+
+/// A process seen from elsewhere than its [`Supervisor`].
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pidfd: Arc<OwnedFd>,
+    life: watch::Receiver<Life>,
+}
+
+impl Handle {
+    /// Sends a signal. That the process has ended already is no error.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let _ = pidfd_send_signal(&self.pidfd, signal);
+    }
+
+    /// Sends a signal and waits for the end; at the limit the process is killed. Whether it has ended.
+    pub(crate) async fn end(&mut self, signal: Signal, limit: Duration) -> bool {
+        self.signal(signal);
+        if tokio::time::timeout(limit, self.life.wait_for(|l| l.ended().is_some())).await.is_ok() {
+            return true;
+        }
+        self.signal(Signal::KILL);
+        tokio::time::timeout(KILL_LIMIT, self.life.wait_for(|l| l.ended().is_some())).await.is_ok()
+    }
+}
+
+/// Kills every process that works in `folder` or below it and passes `is_ours`, and waits until they are gone: what a
+/// killed server leaves of its helpers, and what a killed agent leaves of its tools.
+pub(crate) fn end_stragglers(folder: &Path, is_ours: impl Fn(&Path) -> bool) {
+    let deadline = Instant::now() + KILL_LIMIT;
+    while Instant::now() < deadline {
+        let found: Vec<Pid> = stragglers(folder, &is_ours).collect();
+        if found.is_empty() {
+            return;
+        }
+        for pid in found {
+            // An error says that it has ended already.
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+        thread::sleep(STRAGGLER_POLL);
+    }
+}
+
+fn stragglers(folder: &Path, is_ours: &impl Fn(&Path) -> bool) -> impl Iterator<Item = Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(move |pid| {
+        let link = |name: &str| fs::read_link(format!("/proc/{pid}/{name}")).ok();
+        let inside = link("cwd").is_some_and(|cwd| cwd.starts_with(folder));
+        inside && link("exe").is_some_and(|exe| is_ours(&exe)) && start_time(*pid).is_some()
+    })
+    .filter_map(Pid::from_raw)
 }
 
 /// Waits for the end of our own child and says how it was.
@@ -341,7 +422,7 @@ mod tests {
         let mut supervisor = Supervisor::new(dir.path().join("run.json"));
         let mut command = Command::new("/bin/sh");
         command.args(["-c", "echo the reason; exit 3"]);
-        supervisor.spawn(command, &dir.path().join("log"), 1).unwrap();
+        supervisor.spawn(command, None, &dir.path().join("log"), 1).unwrap();
         let mut life = supervisor.watch();
         let ended = life.wait_for(|l| l.ended().is_some()).await.unwrap().clone();
         let why = ended.ended().unwrap();
@@ -355,7 +436,7 @@ mod tests {
         let mut first = Supervisor::new(run.clone());
         let mut command = Command::new("/bin/sleep");
         command.arg("60");
-        first.spawn(command, &dir.path().join("log"), 7).unwrap();
+        first.spawn(command, None, &dir.path().join("log"), 7).unwrap();
         drop(first);
 
         let mut second = Supervisor::new(run.clone());

@@ -36,8 +36,8 @@ pub(super) async fn kill(rig: &mut Rig, story: &Story, number: usize) -> Result<
     story.act(number, "the master's Redis is killed")?;
     let (before, master) = cast(rig, story, number).await?;
     let mut writer = writing(rig, number).await?;
-    let pid = rig.redis_pid(&master)?;
-    let at = rig.kill_redis(&master)?;
+    let pid = rig.database_pid(&master)?;
+    let at = rig.kill_database(&master)?;
     story.strike(&format!("SIGKILL to the Redis of {master}, process {pid}, in the middle of writing."))?;
     let after = taken_over(rig, &before).await?;
     story.taken_over(after.active_master().unwrap_or("nobody"), after.epoch)?;

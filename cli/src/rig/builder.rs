@@ -7,6 +7,8 @@ use super::host::Host;
 use super::ports::free_port;
 use super::process::Process;
 use super::running::{Files, Node, Proxy, Rig};
+use super::server;
+use config::Engine;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -23,14 +25,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const HOW_CONSUL: &str = "get it from https://developer.hashicorp.com/consul/install or your distribution's package \
                           `consul` (any version from 1.8 on) and put it on PATH";
 
-/// How to get Redis: said when it is not there.
-const HOW_REDIS: &str = "install it with `apt-get install redis-server` or your system's own way (any version from \
-                         6.2 on) and put it on PATH";
-
 /// What a rig is to be made of.
 #[derive(Debug, Clone)]
 pub struct Builder {
     binary: PathBuf,
+    engine: Engine,
     group: String,
     nodes: usize,
     proxies: usize,
@@ -49,6 +48,7 @@ impl Builder {
     pub(super) fn new(binary: PathBuf) -> Self {
         Self {
             binary,
+            engine: Engine::Redis,
             group: "demo".to_owned(),
             nodes: 3,
             proxies: 1,
@@ -73,6 +73,12 @@ impl Builder {
     /// How many servers Consul has; 1 when not said. One alone keeps nothing on disk.
     pub fn consuls(mut self, count: usize) -> Self {
         self.consuls = count;
+        self
+    }
+
+    /// What the nodes run; Redis when not said.
+    pub fn engine(mut self, engine: Engine) -> Self {
+        self.engine = engine;
         self
     }
 
@@ -150,11 +156,11 @@ impl Builder {
     /// Starts everything and waits only for Consul.
     pub async fn start_unready(self) -> Result<Rig, RigError> {
         crate::install_tls_provider();
-        need("redis-server", HOW_REDIS)?;
+        server::find(self.engine)?;
         let consul_program = need("consul", HOW_CONSUL)?;
         let files = Files::create(self.binary.clone(), self.keep, self.folder.as_deref())?;
         let consul = consul::start(&consul_program, self.consul_hosts(), &files).await?;
-        let mut rig = Rig::new(files, consul, self.group.clone());
+        let mut rig = Rig::new(files, consul, self.group.clone(), self.engine);
         for index in 0..self.nodes {
             let node = self.node(index, &rig)?;
             rig.add_node(node)?;
@@ -177,7 +183,7 @@ impl Builder {
     fn node(&self, index: usize, rig: &Rig) -> Result<Node, RigError> {
         let name = format!("db{}", index + 1);
         let folder = rig.files().folder(&name)?;
-        let node = Node::new(&name, folder, self.host(&name), port()?, port()?);
+        let node = Node::new(&name, folder, self.host(&name), port()?, port()?, self.engine);
         let zone = if self.spread { format!("zone = \"{}\"\n", zone(index)) } else { String::new() };
         write_file(&node.file(), &self.agent_file(&node, &zone, rig))?;
         Ok(node)
@@ -188,13 +194,14 @@ impl Builder {
             "[node]\nname = \"{name}\"\naddress = \"{address}\"\n{zone}data_dir = {memory}\n\n\
              [consul]\naddresses = {consul}\n\n\
              [http]\nlisten = \"{address}:{http}\"\n\n\
-             [[instance]]\ngroup = \"{group}\"\nengine = \"redis\"\nport = {port}\ndata_dir = {data}\n",
+             [[instance]]\ngroup = \"{group}\"\nengine = \"{engine}\"\nport = {port}\ndata_dir = {data}\n",
             name = node.name,
             address = node.host.address,
             memory = quoted(&node.memory()),
             consul = addresses(rig),
             http = node.http_port,
             group = self.group,
+            engine = self.engine,
             port = node.port,
             data = quoted(&node.data()),
         );

@@ -1,7 +1,7 @@
 //! A whole group on this machine, for the demo, the tests that start real processes, and the benchmarks.
 //!
 //! [`Rig::builder`] starts one Consul, agents with their Redis and proxies, each a process of its own, in a temporary
-//! folder on free ports. The rig injects faults ([`Rig::kill_redis`], [`Rig::stop_node`], …), waits for states
+//! folder on free ports. The rig injects faults ([`Rig::kill_database`], [`Rig::stop_node`], …), waits for states
 //! ([`Rig::wait_until`]) and measures what a client notices ([`Writer`]). Dropping it ends every process that it, or
 //! an agent of it, has started.
 //!
@@ -18,6 +18,7 @@ mod proc;
 mod process;
 mod resp;
 mod running;
+mod server;
 mod waits;
 mod writer;
 
@@ -29,4 +30,5 @@ pub use ports::free_port;
 pub use proc::sweep;
 pub use process::Process;
 pub use running::Rig;
+pub use server::find as server_program;
 pub use writer::{Ack, Route, Writer, fixed};

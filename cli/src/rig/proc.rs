@@ -20,6 +20,31 @@ pub(super) fn signal(pid: u32, signal: Signal) {
     }
 }
 
+/// Sends a signal to several processes, in this order.
+pub(super) fn signal_all(pids: &[u32], what: Signal) {
+    pids.iter().for_each(|pid| signal(*pid, what));
+}
+
+/// A process and all that it has started, and they: some servers are many processes. The first comes first, so that a
+/// signal finds it before it can do anything about the end of the others.
+pub(super) fn family(pid: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let parents: Vec<(u32, u32)> = pids.filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let mut family = vec![pid];
+    let mut next = 0;
+    while let Some(&one) = family.get(next) {
+        family.extend(parents.iter().filter(|(_, parent)| *parent == one).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    family
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 /// Whether the process works inside `folder`. Everything that a rig starts does, and nothing else: the folder's name
 /// was drawn for it.
 pub(super) fn works_in(pid: u32, folder: &Path) -> bool {
@@ -94,6 +119,16 @@ mod tests {
         assert!(works_in(other.id(), &outside.path().canonicalize().unwrap()));
         other.kill().unwrap();
         other.wait().unwrap();
+    }
+
+    #[test]
+    fn a_family_is_a_process_and_what_it_started() {
+        let mut shell = Command::new("sh").args(["-c", "sleep 600; true"]).spawn().unwrap();
+        until(|| family(shell.id()).len() == 2);
+        let members = family(shell.id());
+        assert_eq!(members[0], shell.id());
+        signal_all(&members, Signal::KILL);
+        shell.wait().unwrap();
     }
 
     #[test]

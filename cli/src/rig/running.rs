@@ -8,10 +8,12 @@ use super::host::Host;
 use super::proc;
 use super::process::Process;
 use super::writer::{Route, Writer, fixed};
+use config::Engine;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -25,6 +27,7 @@ pub struct Rig {
     proxies: Vec<Proxy>,
     consul: Servers,
     group: String,
+    engine: Engine,
     last_start: Option<Instant>,
     files: Files,
 }
@@ -37,6 +40,7 @@ pub(super) struct Node {
     pub(super) host: Host,
     pub(super) port: u16,
     pub(super) http_port: u16,
+    engine: Engine,
     agent: Option<Process>,
 }
 
@@ -65,8 +69,13 @@ impl Rig {
         Builder::new(binary.into())
     }
 
-    pub(super) fn new(files: Files, consul: Servers, group: String) -> Self {
-        Self { nodes: BTreeMap::new(), proxies: Vec::new(), consul, group, last_start: None, files }
+    pub(super) fn new(files: Files, consul: Servers, group: String, engine: Engine) -> Self {
+        Self { nodes: BTreeMap::new(), proxies: Vec::new(), consul, group, engine, last_start: None, files }
+    }
+
+    /// What the nodes run.
+    pub fn engine(&self) -> Engine {
+        self.engine
     }
 
     pub(super) fn files(&self) -> &Files {
@@ -140,7 +149,7 @@ impl Rig {
     }
 
     /// The address of a node's database.
-    pub fn redis_addr(&self, node: &str) -> Result<SocketAddr, RigError> {
+    pub fn database_addr(&self, node: &str) -> Result<SocketAddr, RigError> {
         let node = self.node(node)?;
         Ok(node.host.at(node.port))
     }
@@ -156,20 +165,20 @@ impl Rig {
     }
 
     /// SIGKILL of a node's database. Gives the instant before it.
-    pub fn kill_redis(&self, node: &str) -> Result<Instant, RigError> {
-        let pid = self.redis_pid(node)?;
+    pub fn kill_database(&self, node: &str) -> Result<Instant, RigError> {
+        let family = proc::family(self.database_pid(node)?);
         let at = Instant::now();
-        proc::signal(pid, Signal::KILL);
+        proc::signal_all(&family, Signal::KILL);
         Ok(at)
     }
 
     /// SIGKILL of a node's agent and database at once. Gives the instant before it.
     pub fn kill_node(&mut self, node: &str) -> Result<Instant, RigError> {
-        let redis = self.redis_pid(node)?;
+        let family = proc::family(self.database_pid(node)?);
         let mut agent = self.take_agent(node)?;
         let at = Instant::now();
         proc::signal(agent.pid(), Signal::KILL);
-        proc::signal(redis, Signal::KILL);
+        proc::signal_all(&family, Signal::KILL);
         agent.kill();
         Ok(at)
     }
@@ -202,26 +211,26 @@ impl Rig {
 
     /// SIGSTOP of a node's agent and database. Gives the instant before it.
     pub fn stop_node(&self, node: &str) -> Result<Instant, RigError> {
-        let redis = self.redis_pid(node)?;
+        let family = proc::family(self.database_pid(node)?);
         let agent = self.agent(node)?;
         let at = Instant::now();
         agent.freeze();
-        proc::signal(redis, Signal::STOP);
+        proc::signal_all(&family, Signal::STOP);
         Ok(at)
     }
 
     /// SIGCONT after [`Rig::stop_node`].
     pub fn cont_node(&self, node: &str) -> Result<(), RigError> {
-        proc::signal(self.redis_pid(node)?, Signal::CONT);
+        proc::signal_all(&proc::family(self.database_pid(node)?), Signal::CONT);
         self.agent(node)?.thaw();
         Ok(())
     }
 
     /// SIGSTOP of a node's database alone. Gives the instant before it.
-    pub fn stop_redis(&self, node: &str) -> Result<Instant, RigError> {
-        let pid = self.redis_pid(node)?;
+    pub fn stop_database(&self, node: &str) -> Result<Instant, RigError> {
+        let family = proc::family(self.database_pid(node)?);
         let at = Instant::now();
-        proc::signal(pid, Signal::STOP);
+        proc::signal_all(&family, Signal::STOP);
         Ok(at)
     }
 
@@ -295,7 +304,7 @@ impl Rig {
     }
 
     /// The id of a node's database, as its agent noted it.
-    pub fn redis_pid(&self, node: &str) -> Result<u32, RigError> {
+    pub fn database_pid(&self, node: &str) -> Result<u32, RigError> {
         let found = self.node(node)?;
         let none = |why: String| RigError::NoDatabase { node: node.to_owned(), why };
         let file = found.memory().join(format!("{}.run.json", self.group));
@@ -339,8 +348,8 @@ impl Drop for Rig {
 }
 
 impl Node {
-    pub(super) fn new(name: &str, folder: PathBuf, host: Host, port: u16, http_port: u16) -> Self {
-        Self { name: name.to_owned(), folder, host, port, http_port, agent: None }
+    pub(super) fn new(name: &str, folder: PathBuf, host: Host, port: u16, http_port: u16, engine: Engine) -> Self {
+        Self { name: name.to_owned(), folder, host, port, http_port, engine, agent: None }
     }
 
     pub(super) fn file(&self) -> PathBuf {
@@ -354,7 +363,7 @@ impl Node {
 
     /// The folder of the database's data.
     pub(super) fn data(&self) -> PathBuf {
-        self.folder.join("redis")
+        self.folder.join(self.engine.as_str())
     }
 
     fn start_agent(&mut self, files: &Files) -> Result<(), RigError> {
@@ -378,6 +387,9 @@ impl Files {
         }
         let failed = |source| RigError::File { path: std::env::temp_dir(), source };
         let folder = tempfile::Builder::new().prefix("understudy-").tempdir().map_err(failed)?;
+        // Servers that do not run as root have to get through to their folders.
+        let open = fs::Permissions::from_mode(0o711);
+        fs::set_permissions(folder.path(), open).map_err(failed)?;
         // Processes' folders are told by `/proc` without links.
         let root = folder.path().canonicalize().map_err(failed)?;
         let remover = if keep {

@@ -113,8 +113,8 @@ async fn a_writer_sees_the_outage_and_the_rig_leaves_nothing_behind() {
     let [master, replica, _] = cast(&rig).await;
     let mut writer = rig.writer("k");
     writer.wait_for_acks(100, Instant::now(), LIMIT).await.unwrap();
-    let pid = rig.redis_pid(&master).unwrap();
-    let at = rig.kill_redis(&master).unwrap();
+    let pid = rig.database_pid(&master).unwrap();
+    let at = rig.kill_database(&master).unwrap();
     writer.wait_for(100, at, LIMIT, |ack| ack.connected_at > at).await.unwrap();
     writer.stop();
     let status = rig.wait_whole(LIMIT).await.unwrap();
@@ -122,9 +122,9 @@ async fn a_writer_sees_the_outage_and_the_rig_leaves_nothing_behind() {
     assert!(writer.longest_gap(at).unwrap() < LIMIT);
     assert!(writer.acked() >= 200);
     assert!(writer.missing(rig.proxy_addr()).await.unwrap().is_empty());
-    assert_ne!(rig.redis_pid(&master).unwrap(), pid);
+    assert_ne!(rig.database_pid(&master).unwrap(), pid);
 
-    let pids: Vec<u32> = rig.node_names().iter().map(|node| rig.redis_pid(node).unwrap()).collect();
+    let pids: Vec<u32> = rig.node_names().iter().map(|node| rig.database_pid(node).unwrap()).collect();
     let folder = rig.folder().to_owned();
     drop(rig);
     assert!(!folder.exists());

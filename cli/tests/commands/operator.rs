@@ -91,7 +91,7 @@ async fn a_pause_stops_a_takeover_and_a_policy_is_in_force_at_once() {
     }
     done(&rig, &["config", "g", "set", "max_lag=4096"], &["is so already; nothing was written"]);
 
-    let pid = rig.redis_pid(&master).unwrap();
+    let pid = rig.database_pid(&master).unwrap();
     done(&rig, &["pause", "g"], &["g is paused", "understudy resume g"]);
     done(&rig, &["pause", "g"], &["g is paused already"]);
     for node in rig.node_names() {
@@ -99,7 +99,7 @@ async fn a_pause_stops_a_takeover_and_a_policy_is_in_force_at_once() {
     }
     done(&rig, &["status", "g"], &["  paused\n"]);
     done(&rig, &["explain", "g"], &["paused: nobody takes over by itself before `understudy resume g`"]);
-    let killed = rig.kill_redis(&master).unwrap();
+    let killed = rig.kill_database(&master).unwrap();
     for node in [&master, &replica] {
         wait_for(&rig, node, "why it waits", |seen| seen["reason_code"] == json!("paused")).await;
     }
@@ -109,7 +109,7 @@ async fn a_pause_stops_a_takeover_and_a_policy_is_in_force_at_once() {
         assert_eq!((status.epoch, status.active_master()), (1, Some(master.as_str())));
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert!(rig.redis_pid(&master).is_err(), "process {pid} was started again");
+    assert!(rig.database_pid(&master).is_err(), "process {pid} was started again");
 
     done(&rig, &["resume", "g"], &["g goes on by itself again"]);
     done(&rig, &["resume", "g"], &["g is not paused"]);
@@ -131,7 +131,7 @@ async fn a_drained_master_hands_over_and_loses_nothing() {
         &["drain", &master],
         &[&format!("{master} is drained"), &format!("{replica} is master of g in epoch 2")],
     );
-    assert!(rig.redis_pid(&master).is_err(), "its database runs");
+    assert!(rig.database_pid(&master).is_err(), "its database runs");
     let services = format!("{}/v1/catalog/service/g", rig.consul_address());
     let left: Value = reqwest::get(&services).await.unwrap().json().await.unwrap();
     assert_eq!(left.as_array().unwrap().len(), 2, "{left}");
@@ -154,7 +154,7 @@ async fn a_drained_master_hands_over_and_loses_nothing() {
     assert_eq!(second, replica);
     let ended = rig.drain_agent(&second, LIMIT).await.unwrap().expect("it ends by itself");
     assert_eq!((ended.code(), ended.signal()), (Some(0), None));
-    assert!(rig.redis_pid(&second).is_err(), "its database runs");
+    assert!(rig.database_pid(&second).is_err(), "its database runs");
     let left: Value = reqwest::get(&services).await.unwrap().json().await.unwrap();
     assert!(!left.to_string().contains(&format!("g-{second}")), "{left}");
     let open = |status: &cli::page::GroupStatus| status.active_master() == Some(next.as_str());
@@ -169,12 +169,12 @@ async fn a_drained_master_hands_over_and_loses_nothing() {
 async fn a_spare_is_cloned_anew_and_a_node_that_will_not_return_is_forgotten() {
     let mut rig = start().await;
     let [master, replica, spare] = cast(&rig).await;
-    let pid = rig.redis_pid(&spare).unwrap();
+    let pid = rig.database_pid(&spare).unwrap();
     ask(&rig, &["reinit", "g", &master]).refused(1, &[&format!("node {master} is master"), "switch over"]);
     ask(&rig, &["reinit", "g", "db9"]).refused(1, &["g has no node of that name"]);
     ask(&rig, &["reinit", "g", &spare, "--forget"]).refused(1, &["has a session in Consul"]);
     done(&rig, &["reinit", "g", &spare], &[&format!("{spare} has a new copy of g and is a healthy spare again")]);
-    assert_ne!(rig.redis_pid(&spare).unwrap(), pid);
+    assert_ne!(rig.database_pid(&spare).unwrap(), pid);
 
     // A spare that dies for good: it is listed by its service, until it is forgotten.
     let has = |status: &cli::page::GroupStatus, node: &str| {
@@ -211,7 +211,7 @@ async fn a_lost_record_is_restored_while_writing_goes_on() {
     let [master, replica, spare] = cast(&rig).await;
     let mut writer = rig.writer("k");
     writer.wait_for_acks(50, Instant::now(), LIMIT).await.unwrap();
-    let pids = |rig: &Rig| [&master, &replica, &spare].map(|node| rig.redis_pid(node).unwrap());
+    let pids = |rig: &Rig| [&master, &replica, &spare].map(|node| rig.database_pid(node).unwrap());
     let before = pids(&rig);
     let quarantined = |code: &'static str| move |seen: &Value| seen["reason_code"] == json!(code);
     let restore = ["resume", "g", "--restore-record"];
@@ -282,9 +282,9 @@ async fn a_lost_record_is_restored_while_writing_goes_on() {
     // copy that proves nothing any more, and certifies another.
     delete(&rig, "record").await;
     wait_for(&rig, &replica, "quarantine", quarantined("record_went_back")).await;
-    rig.kill_redis(&replica).unwrap();
+    rig.kill_database(&replica).unwrap();
     wait_for(&rig, &replica, "another run", |seen| {
-        seen["database"]["state"] == json!("up") && rig.redis_pid(&replica).is_ok_and(|pid| pid != before[1])
+        seen["database"]["state"] == json!("up") && rig.database_pid(&replica).is_ok_and(|pid| pid != before[1])
     })
     .await;
     done(&rig, &restore, &[&replica, "hot replica", "was restarted since", "in epoch 5"]);

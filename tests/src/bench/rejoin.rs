@@ -67,7 +67,7 @@ async fn understudy() -> Result<Duration> {
     let agent = rig.agent_http(&old)?;
     let writer = rig.writer("bench");
     warm(&writer).await?;
-    let at = rig.kill_redis(&old)?;
+    let at = rig.kill_database(&old)?;
     until("the killed master to be a copy", || is_copy(agent)).await.with_context(|| rig.logs())?;
     Ok(at.elapsed())
 }

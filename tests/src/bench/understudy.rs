@@ -30,7 +30,7 @@ pub(crate) async fn once(fault: Fault) -> Result<Sample> {
 
 async fn strike(rig: &mut Rig, fault: Fault, master: &str) -> Result<Instant> {
     Ok(match fault {
-        Fault::Kill => rig.kill_redis(master)?,
+        Fault::Kill => rig.kill_database(master)?,
         Fault::Node => rig.kill_node(master)?,
         Fault::Hang => rig.stop_node(master)?,
         Fault::Switchover => rig.switchover(None).await?.asked_at,

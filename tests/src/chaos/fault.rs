@@ -68,16 +68,16 @@ impl Fault {
         }
         let (node, role) = target(cast, rng);
         match self {
-            Fault::KillRedis => drop(stage.rig.kill_redis(&node)),
+            Fault::KillRedis => drop(stage.rig.kill_database(&node)),
             Fault::KillAgent => drop(stage.rig.kill_agent(&node)),
             Fault::KillNode => {
-                drop(stage.rig.kill_redis(&node));
+                drop(stage.rig.kill_database(&node));
                 drop(stage.rig.kill_agent(&node));
             }
-            Fault::FreezeRedis => drop(stage.rig.stop_redis(&node)),
+            Fault::FreezeRedis => drop(stage.rig.stop_database(&node)),
             Fault::FreezeAgent => drop(stage.rig.stop_agent(&node)),
             Fault::FreezeNode => {
-                drop(stage.rig.stop_redis(&node));
+                drop(stage.rig.stop_database(&node));
                 drop(stage.rig.stop_agent(&node));
             }
             Fault::FullDisk => stage.disk(&node)?.fill()?,
@@ -107,7 +107,7 @@ impl Fault {
             }
             Fault::PowerCut => {
                 for node in stage.rig.node_names() {
-                    drop(stage.rig.kill_redis(&node));
+                    drop(stage.rig.kill_database(&node));
                     drop(stage.rig.kill_agent(&node));
                 }
                 stage.rig.kill_consul();

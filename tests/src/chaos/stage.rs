@@ -184,7 +184,7 @@ impl<'a> Stage<'a> {
     pub async fn judge(&self, load: Load, promises: Promises) -> Result<Verdict> {
         // One that is not whole is judged as well, as long as somebody serves.
         let status = self.rig.wait_until("a master", WHOLE_WITHIN, |s| s.active_master().is_some()).await?;
-        let master = self.rig.redis_addr(status.active_master().context("no master")?)?;
+        let master = self.rig.database_addr(status.active_master().context("no master")?)?;
         Ok(Verdict::of(&load.finish(master)?, promises))
     }
 

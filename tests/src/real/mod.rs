@@ -107,13 +107,13 @@ impl Story {
     /// # Errors
     /// When it does not come about.
     pub async fn chain(&self, cast: &Cast) -> Result<()> {
-        let port = |node: &String| self.rig.redis_addr(node).map(|a| a.port());
+        let port = |node: &String| self.rig.database_addr(node).map(|a| a.port());
         let hot = vec![port(&cast.hot)?];
         let mut spares = cast.spares.iter().map(port).collect::<Result<Vec<_>, RigError>>()?;
         spares.sort_unstable();
         until(&format!("the chain {cast:?}"), async || {
-            let behind_master = attached(self.rig.redis_addr(&cast.master)?).await?;
-            let behind_hot = attached(self.rig.redis_addr(&cast.hot)?).await?;
+            let behind_master = attached(self.rig.database_addr(&cast.master)?).await?;
+            let behind_hot = attached(self.rig.database_addr(&cast.hot)?).await?;
             anyhow::ensure!(behind_master == hot, "behind the master: {behind_master:?}, not {hot:?}");
             anyhow::ensure!(behind_hot == spares, "behind the hot replica: {behind_hot:?}, not {spares:?}");
             Ok(Some(()))
@@ -167,7 +167,7 @@ impl Story {
     pub async fn setting(&self, node: &str, key: &str) -> Result<String> {
         let file = self.rig.folder().join(node).join("agent").join(format!("{}.secret", self.rig.group()));
         let password = std::fs::read_to_string(&file)?;
-        let mut agent = connect_as(self.rig.redis_addr(node)?, "understudy", password.trim()).await?;
+        let mut agent = connect_as(self.rig.database_addr(node)?, "understudy", password.trim()).await?;
         let pair: Vec<String> = redis::cmd("CONFIG").arg("GET").arg(key).query_async(&mut agent).await?;
         pair.into_iter().nth(1).with_context(|| format!("no setting {key}"))
     }
@@ -180,7 +180,7 @@ impl Story {
         let end = Instant::now() + time;
         while Instant::now() < end {
             for node in self.rig.node_names() {
-                let Ok(info) = info(self.rig.redis_addr(&node)?, "replication").await else { continue };
+                let Ok(info) = info(self.rig.database_addr(&node)?, "replication").await else { continue };
                 let role = info.get("role").map(String::as_str);
                 let wanted = if node == cast.master { "master" } else { "slave" };
                 anyhow::ensure!(role == Some(wanted), "{node} is {role:?}, not {wanted}\n{}", self.rig.logs());

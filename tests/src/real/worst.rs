@@ -79,7 +79,7 @@ impl Story {
         let end = Instant::now() + time;
         while Instant::now() < end {
             for node in self.node_names() {
-                let Ok(info) = info(self.redis_addr(&node)?, "replication").await else { continue };
+                let Ok(info) = info(self.database_addr(&node)?, "replication").await else { continue };
                 let role = info.get("role").map(String::as_str);
                 anyhow::ensure!(role != Some("master"), "{node} is a master\n{}", self.logs());
             }

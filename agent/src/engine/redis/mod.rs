@@ -14,7 +14,6 @@ mod program;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -32,26 +31,13 @@ use self::probe::{Answers, Info, Memo};
 use self::program::Program;
 use super::folder::{self, Found, Identity};
 use super::supervise::{Life, Supervisor};
-use super::{Engine, EngineError, Site};
-
-/// How long a probe waits for an answer. Silence is measured from the last answer, so that this only bounds how long
-/// the agent's loop stands still.
-pub const PROBE_LIMIT: Duration = Duration::from_secs(1);
-
-/// How long an operation may take: an fsync of a busy disk takes a second or two.
-const OP_LIMIT: Duration = Duration::from_secs(5);
-
-/// A connection ends a moment before its process counts as ended; so long a probe waits for the second after the first.
-const DEATH_LAG: Duration = Duration::from_millis(20);
+use super::{DEATH_LAG, Engine, EngineError, KEPT, OP_LIMIT, PROBE_LIMIT, Site};
 
 /// How long an orderly end may take: the append-only file is put on disk in it.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// How often a starting server is asked whether it answers: it takes some 10 ms.
 const START_POLL: Duration = Duration::from_millis(5);
-
-/// What the data set of a former master is kept as, in the data folder; the epoch follows.
-const KEPT: &str = "diverged-";
 
 /// The log, in the data folder.
 const LOG: &str = "redis.log";
@@ -103,11 +89,11 @@ impl Redis {
         let setup = Setup {
             group: instance.group.to_string(),
             port: instance.port,
-            data_dir: absolute(&instance.data_dir)?,
+            data_dir: folder::absolute(&instance.data_dir)?,
             adopt: instance.adopt,
             settings: instance.settings.clone(),
             password_file: instance.password_file.clone(),
-            site: Site { data_dir: absolute(&site.data_dir)?, ..site.clone() },
+            site: Site { data_dir: folder::absolute(&site.data_dir)?, ..site.clone() },
         };
         let program = Program::find(instance.bin.as_deref()).await?;
         setup.client_password()?;
@@ -276,7 +262,7 @@ impl Redis {
         self.heard_from = None;
         let mut command = Command::new(&self.program.path);
         command.arg(&file).current_dir(&setup.data_dir);
-        self.supervisor.spawn(command, &setup.data_dir.join(LOG), setup.port)
+        self.supervisor.spawn(command, None, &setup.data_dir.join(LOG), setup.port)
     }
 
     /// Ends the process in an orderly way; one that takes too long, or does not listen, is killed.
@@ -417,33 +403,14 @@ impl Setup {
         }
     }
 
-    /// The clients' password. One line end at the file's end is not part of it.
+    /// The clients' password.
     fn client_password(&self) -> Result<Option<Secret>, EngineError> {
-        let Some(path) = &self.password_file else { return Ok(None) };
-        let fault = |why: String| EngineError::PasswordFile { path: path.clone(), why };
-        let text = fs::read_to_string(path).map_err(|e| {
-            fault(format!("cannot be read ({e}): it must be readable by the user that the agent runs as"))
-        })?;
-        let password = text.strip_suffix('\n').unwrap_or(&text);
-        let password = password.strip_suffix('\r').unwrap_or(password);
-        if password.is_empty() {
-            return Err(fault("is empty: write the password into it, or remove the key".to_owned()));
-        }
-        Ok(Some(Secret::new(password)))
+        folder::password(self.password_file.as_deref())
     }
 
     /// The agent's own password, drawn once, so that a restarted agent can log in to the running process.
     fn agent_password(&self) -> Result<Secret, EngineError> {
-        let path = self.own_file("secret");
-        match fs::read_to_string(&path) {
-            Ok(text) if !text.trim().is_empty() => return Ok(Secret::new(text.trim())),
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(EngineError::io("read", &path)(e)),
-            _ => {}
-        }
-        // 244 random bits.
-        let drawn = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
-        folder::write_private(&path, drawn.as_bytes())?;
-        Ok(Secret::new(drawn))
+        folder::own_secret(&self.own_file("secret"))
     }
 
     /// A folder that was adopted with a snapshot and no append-only file. A Redis that is started with the append-only
@@ -478,8 +445,4 @@ fn is_busy(values: &[redis::Value]) -> bool {
 
 fn is_login_refused(error: &redis::RedisError) -> bool {
     matches!(error.kind(), redis::ErrorKind::AuthenticationFailed) || error.code() == Some("WRONGPASS")
-}
-
-fn absolute(path: &Path) -> Result<PathBuf, EngineError> {
-    std::path::absolute(path).map_err(EngineError::io("find", path))
 }

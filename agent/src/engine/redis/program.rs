@@ -14,6 +14,12 @@ const NAMES: [&str; 2] = ["redis-server", "valkey-server"];
 /// Older ones have no ACL for subcommands, no multi-part append-only file and no allow-oom scripts.
 const LEAST_MAJOR: u32 = 7;
 
+/// The package that brings a server.
+const INSTALL: &str = "redis-server";
+
+/// What would do in place of a program that cannot be used.
+const WANTED: &str = "a redis-server >= 7.0 or a valkey-server";
+
 /// A program that does not tell its version within this is no server.
 const VERSION_LIMIT: Duration = Duration::from_secs(5);
 
@@ -48,14 +54,17 @@ fn locate(bin: Option<&Path>) -> Result<PathBuf, EngineError> {
         let folders: Vec<PathBuf> = env::split_paths(&path).collect();
         // By name first: where both are installed, redis-server is meant.
         let found = NAMES.iter().find_map(|name| folders.iter().map(|f| f.join(name)).find(|p| p.is_file()));
-        return found.ok_or_else(|| EngineError::ProgramMissing { looked: format!("{} in PATH", NAMES.join(" or ")) });
+        return found.ok_or_else(|| EngineError::ProgramMissing {
+            looked: format!("{} in PATH", NAMES.join(" or ")),
+            install: INSTALL,
+        });
     };
     let found = if bin.is_dir() { in_folder(bin) } else { bin.is_file().then(|| bin.to_owned()) };
-    found.ok_or_else(|| EngineError::ProgramMissing { looked: format!("`bin` is {}", bin.display()) })
+    found.ok_or_else(|| EngineError::ProgramMissing { looked: format!("`bin` is {}", bin.display()), install: INSTALL })
 }
 
 async fn version_of(path: &Path) -> Result<String, EngineError> {
-    let unusable = |why: String| EngineError::Program { path: path.to_owned(), why };
+    let unusable = |why: String| EngineError::Program { path: path.to_owned(), why, wanted: WANTED };
     let asked = Command::new(path).arg("--version").kill_on_drop(true).output();
     let output = match tokio::time::timeout(VERSION_LIMIT, asked).await {
         Ok(Ok(output)) => output,

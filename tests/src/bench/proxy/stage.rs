@@ -122,8 +122,8 @@ impl Stage {
         let builder = Rig::builder(understudy_binary()?).group(GROUP).nodes(2).proxies(0);
         let rig = builder.setting("auto-aof-rewrite-percentage", "0").start().await?;
         let status = rig.wait_whole(LIMIT).await?;
-        let master = rig.redis_addr(status.active_master().context("a whole group has a master")?)?;
-        let databases = rig.node_names().iter().map(|node| rig.redis_addr(node)).collect::<Result<_, _>>()?;
+        let master = rig.database_addr(status.active_master().context("a whole group has a master")?)?;
+        let databases = rig.node_names().iter().map(|node| rig.database_addr(node)).collect::<Result<_, _>>()?;
         let stage = Self { rig, master, databases, started: 0, durability: Durability::Sync };
         let mut connection = connect(stage.master).await?;
         redis::cmd("SET").arg(LARGE_KEY).arg(vec![b'x'; LARGE_BYTES]).query_async::<()>(&mut connection).await?;
