@@ -2,7 +2,7 @@
 //! and says so; until then nobody is master.
 
 use anyhow::{Context, Result};
-use cli::rig::Writer;
+use cli::rig::{Writer, http};
 use election::{Phase, Record};
 use std::time::{Duration, Instant};
 use understudy_tests::real::{Cast, LIMIT, SWING, Story, build, copy, start, until};
@@ -218,7 +218,7 @@ async fn caught(story: &Story, new: &str, epoch: u64) -> Result<bool> {
     let mut index = 0;
     until("the takeover", async || {
         let url = format!("{consul}/v1/kv/understudy/{group}/record?raw&index={index}&wait=10s");
-        let answer = reqwest::get(url).await?.error_for_status()?;
+        let answer = http().get(url).send().await?.error_for_status()?;
         let header = answer.headers().get("x-consul-index").context("no index")?;
         index = header.to_str()?.parse::<u64>()?;
         let record: Record = serde_json::from_slice(&answer.bytes().await?)?;

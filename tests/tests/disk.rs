@@ -3,10 +3,11 @@
 //! are gone with it, however it ends.
 
 use anyhow::{Context, Result};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
-use understudy_tests::real::{Cast, LIMIT, SWING, Story, build, connect, copy, start, until};
+use understudy_tests::real::{Cast, LIMIT, SWING, Story, build, connect, copy, said, start, until};
 
 /// Set where a test runs in a mount namespace of its own.
 const INSIDE: &str = "UNDERSTUDY_TEST_MOUNTS";
@@ -14,8 +15,12 @@ const INSIDE: &str = "UNDERSTUDY_TEST_MOUNTS";
 /// Room for the data of a test, not for more.
 const SIZE: &str = "size=48m";
 
+/// Set by whoever knows that disks cannot be mounted where the tests run, and does without these.
+const WITHOUT: &str = "UNDERSTUDY_WITHOUT_MOUNTS";
+
 /// Runs the test of this name in a namespace of its own; true when this is that run. Root may make one, others may
-/// where the system lets them be root in a user namespace; where neither works, the test says that it did nothing.
+/// where the system lets them be root in a user namespace. Where neither works the test fails: one that did nothing and
+/// passed would be taken for one that was run.
 fn inside(test: &str) -> Result<bool> {
     if std::env::var_os(INSIDE).is_some() {
         return Ok(true);
@@ -26,14 +31,21 @@ fn inside(test: &str) -> Result<bool> {
         probe.status().is_ok_and(|status| status.success())
     });
     let Some(way) = way else {
-        eprintln!("{test}: NOT RUN: this user may not mount a disk, not even in a namespace of its own");
+        let wanted = std::env::var_os(WITHOUT).is_none_or(|set| set != "1");
+        anyhow::ensure!(
+            !wanted,
+            "this user may not mount a disk, not even in a namespace of its own (`unshare --mount --map-root-user` is \
+             refused): run the tests as root, or set {WITHOUT}=1 to do without the tests of failing disks"
+        );
+        eprintln!("{test}: NOT RUN, as {WITHOUT}=1 says");
         return Ok(false);
     };
-    let mut again = Command::new("unshare");
     let this = std::env::current_exe()?;
-    let status =
-        again.args(way.split(' ')).arg(this).args(["--exact", test, "--nocapture"]).env(INSIDE, "1").status()?;
-    anyhow::ensure!(status.success(), "{test}: {status}");
+    let mut again = Command::new("unshare");
+    again.args(way.split(' ')).arg(this).args(["--exact", test, "--nocapture"]).env(INSIDE, "1");
+    let said = said(&mut again)?;
+    print!("{}{}", said.out, said.err);
+    anyhow::ensure!(said.code == 0, "{test}: exit code {}, see above", said.code);
     Ok(false)
 }
 
@@ -43,9 +55,46 @@ fn mount(args: &[&str], at: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A kind of disk, and how it comes to take no writes.
+#[derive(Clone, Copy)]
+enum Disk {
+    /// Somebody else fills it.
+    Full,
+    /// The kernel gives it up after a fault and lets nobody write any more, not even to files that are open: unlike a
+    /// disk that is remounted read-only, which is refused while a database has files on it. Only root may mount such.
+    ReadOnly,
+}
+
+impl Disk {
+    fn mount(self, at: &Path) -> Result<()> {
+        match self {
+            Self::Full => mount(&["-t", "tmpfs", "-o", SIZE, "tmpfs"], at),
+            Self::ReadOnly => {
+                let image = at.with_extension("disk");
+                std::fs::File::create(&image)?.set_len(64 << 20)?;
+                let made = said(Command::new("/sbin/mkfs.ext4").arg("-q").arg(&image))?;
+                anyhow::ensure!(made.code == 0, "mkfs.ext4: {made:?}");
+                mount(&["-o", "loop,errors=remount-ro", image.to_str().context("no text")?], at)
+            }
+        }
+    }
+
+    fn fail(self, at: &Path) -> Result<()> {
+        match self {
+            Self::Full => fill(at).map(drop),
+            Self::ReadOnly => {
+                mount(&["-o", "remount,abort"], at)?;
+                let kind = std::fs::write(at.join("probe"), "x").map_err(|error| error.kind());
+                anyhow::ensure!(kind == Err(ErrorKind::ReadOnlyFilesystem), "the disk still takes writes: {kind:?}");
+                Ok(())
+            }
+        }
+    }
+}
+
 /// Stops the agent and the database of a node in an orderly way, puts a small disk in place of a folder with all that is
 /// in it, and starts the node again.
-async fn small_disk(story: &mut Story, node: &str, folder: PathBuf) -> Result<()> {
+async fn small_disk(story: &mut Story, node: &str, folder: PathBuf, disk: Disk) -> Result<()> {
     let left = story.leave_agent(node, LIMIT).await?.context("the agent did not leave")?;
     anyhow::ensure!(left.success(), "{left}");
     story.kill_database(node)?;
@@ -53,17 +102,22 @@ async fn small_disk(story: &mut Story, node: &str, folder: PathBuf) -> Result<()
     until("the end of the database", async || Ok(story.database_pid(node).is_err().then_some(()))).await?;
     std::fs::rename(&folder, &aside)?;
     std::fs::create_dir(&folder)?;
-    mount(&["-t", "tmpfs", "-o", SIZE, "tmpfs"], &folder)?;
+    disk.mount(&folder)?;
     copy(&aside, &folder)?;
     story.restart_agent(node)?;
     story.cast().await?;
     Ok(())
 }
 
+/// What takes the room.
+fn ballast(folder: &Path) -> PathBuf {
+    folder.join("ballast")
+}
+
 /// Takes all the room that is left on the disk of `folder`. The file can be removed again.
 fn fill(folder: &Path) -> Result<PathBuf> {
     use std::io::Write;
-    let path = folder.join("ballast");
+    let path = ballast(folder);
     let mut file = std::fs::File::create(&path)?;
     // Ever smaller pieces: not a byte is left.
     for size in [1 << 20, 1 << 12, 1] {
@@ -74,49 +128,43 @@ fn fill(folder: &Path) -> Result<PathBuf> {
 }
 
 /// A group of three whose `node` has its data on a small disk and the role that is asked for.
-async fn three(pick: fn(&Cast) -> &String) -> Result<(Story, Cast, String)> {
+async fn three(pick: fn(&Cast) -> &String, disk: Disk) -> Result<(Story, Cast, String)> {
     let mut story = start(build()?.nodes(3).policy("flap_pause", "\"1s\"")).await?;
     let cast = story.cast().await?;
     let node = pick(&cast).clone();
     let data = story.data(&node);
-    small_disk(&mut story, &node, data).await?;
+    small_disk(&mut story, &node, data, disk).await?;
     let cast = story.cast().await?;
     Ok((story, cast, node))
 }
 
-#[tokio::test]
-async fn a_master_whose_disk_is_full_hands_over() -> Result<()> {
-    if !inside("a_master_whose_disk_is_full_hands_over")? {
-        return Ok(());
-    }
-    let (story, cast, node) = three(|cast| &cast.hot).await?;
+async fn a_master_hands_over(disk: Disk) -> Result<()> {
+    let (story, cast, node) = three(|cast| &cast.hot, disk).await?;
     if cast.master != node {
         story.switchover(Some(&node)).await?;
     }
     let before = story.cast().await?;
     assert_eq!(before.master, node);
-    let mut writer = story.client("full").await?;
+    let mut writer = story.client("disk").await?;
     let since = Instant::now();
-    let ballast = fill(&story.data(&node))?;
+    disk.fail(&story.data(&node))?;
     let status = story.taken_over(&node).await?;
     assert_eq!((status.active_master(), status.epoch), (Some(before.hot.as_str()), before.epoch + 1));
     writer.wait_for_acks(SWING, since, LIMIT).await?;
     let last = story.history().await?.pop().context("no history")?;
     assert!(last.reason.contains("disk"), "{}", last.reason);
     assert_eq!(last.data_loss, None);
-    std::fs::remove_file(ballast)?;
-    let after = story.cast().await?;
-    story.chain(&after).await?;
+    if let Disk::Full = disk {
+        std::fs::remove_file(ballast(&story.data(&node)))?;
+        let after = story.cast().await?;
+        story.chain(&after).await?;
+    }
     assert_eq!(story.lost(&mut writer).await?, 0);
     Ok(())
 }
 
-#[tokio::test]
-async fn a_hot_replica_whose_disk_is_full_is_let_go() -> Result<()> {
-    if !inside("a_hot_replica_whose_disk_is_full_is_let_go")? {
-        return Ok(());
-    }
-    let (story, cast, node) = three(|cast| &cast.spares[0]).await?;
+async fn a_hot_replica_is_let_go(disk: Disk) -> Result<()> {
+    let (story, cast, node) = three(|cast| &cast.spares[0], disk).await?;
     if cast.hot != node {
         // The other one makes room: of the two copies the healthy one is certified.
         story.kill_database(&cast.hot)?;
@@ -124,17 +172,51 @@ async fn a_hot_replica_whose_disk_is_full_is_let_go() -> Result<()> {
     story.wait_until("the small disk as hot replica", LIMIT, |s| s.hot_replica() == Some(node.as_str())).await?;
     let before = story.cast().await?;
     assert_eq!((&before.hot, before.epoch), (&node, cast.epoch));
-    let mut writer = story.client("full").await?;
+    let mut writer = story.client("disk").await?;
     let since = Instant::now();
-    let ballast = fill(&story.data(&node))?;
+    disk.fail(&story.data(&node))?;
     let other = before.spares[0].as_str();
     let status = story.wait_until("the other copy as hot replica", LIMIT, |s| s.hot_replica() == Some(other)).await?;
     assert_eq!((status.active_master(), status.epoch), (Some(before.master.as_str()), before.epoch));
     writer.wait_for_acks(SWING, since, LIMIT).await?;
-    std::fs::remove_file(ballast)?;
-    let after = story.cast().await?;
-    assert_eq!(after.spares, [node]);
+    if let Disk::Full = disk {
+        std::fs::remove_file(ballast(&story.data(&node)))?;
+        let after = story.cast().await?;
+        assert_eq!(after.spares, [node]);
+    }
     assert_eq!(story.lost(&mut writer).await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_master_whose_disk_is_full_hands_over() -> Result<()> {
+    if inside("a_master_whose_disk_is_full_hands_over")? {
+        return a_master_hands_over(Disk::Full).await;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_master_whose_disk_is_read_only_hands_over() -> Result<()> {
+    if inside("a_master_whose_disk_is_read_only_hands_over")? {
+        return a_master_hands_over(Disk::ReadOnly).await;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_hot_replica_whose_disk_is_full_is_let_go() -> Result<()> {
+    if inside("a_hot_replica_whose_disk_is_full_is_let_go")? {
+        return a_hot_replica_is_let_go(Disk::Full).await;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_hot_replica_whose_disk_is_read_only_is_let_go() -> Result<()> {
+    if inside("a_hot_replica_whose_disk_is_read_only_is_let_go")? {
+        return a_hot_replica_is_let_go(Disk::ReadOnly).await;
+    }
     Ok(())
 }
 
@@ -168,7 +250,7 @@ async fn an_agent_whose_disk_is_full_says_so_and_serving_goes_on() -> Result<()>
     let mut story = start(build()?.nodes(3)).await?;
     let node = story.cast().await?.spares[0].clone();
     let memory = story.memory(&node);
-    small_disk(&mut story, &node, memory.clone()).await?;
+    small_disk(&mut story, &node, memory.clone(), Disk::Full).await?;
     story.switchover(Some(&node)).await?;
     let before = story.cast().await?;
     assert_eq!(before.master, node);

@@ -2,7 +2,7 @@
 //! master's death is noticed with two servers as with three. And a token without rights, which is told what it lacks.
 
 use anyhow::{Context, Result};
-use cli::rig::{Process, Writer, fixed, free_port, program, understudy_binary};
+use cli::rig::{Process, Writer, fixed, free_port, http, program, understudy_binary};
 use election::{Phase, Record};
 use rustix::process::Signal;
 use serde_json::json;
@@ -63,7 +63,7 @@ async fn leader(servers: &[Server]) -> Result<usize> {
         let mut named = Vec::new();
         for server in servers {
             let url = format!("{}/v1/status/leader", server.address());
-            let text: String = reqwest::get(url).await?.error_for_status()?.json().await?;
+            let text: String = http().get(url).send().await?.error_for_status()?.json().await?;
             named.push(servers.iter().position(|s| text.ends_with(&format!(":{}", s.raft))));
         }
         anyhow::ensure!(named.iter().all(|n| n.is_some() && *n == named[0]), "{named:?}");
@@ -242,7 +242,7 @@ async fn guarded(story: &Story) -> Result<(Process, String, String)> {
     let process = Process::start("guarded", &consul, words.split_whitespace(), &home, &home.join("log"))?;
     let address = format!("http://127.0.0.1:{http}");
     let put = async |path: &str, body: serde_json::Value| -> Result<serde_json::Value> {
-        let request = reqwest::Client::new().put(format!("{address}/v1/acl/{path}")).header("X-Consul-Token", root);
+        let request = cli::rig::http().put(format!("{address}/v1/acl/{path}")).header("X-Consul-Token", root);
         Ok(request.json(&body).send().await?.error_for_status()?.json().await?)
     };
     let rules = "key_prefix \"understudy/\" { policy = \"read\" }";

@@ -2,7 +2,7 @@
 
 use agent::api::{AgentStatus, InstanceStatus};
 use anyhow::{Context, Result};
-use cli::rig::free_port;
+use cli::rig::{free_port, http};
 use election::{Phase, Role};
 use rustix::process::Signal;
 use std::net::SocketAddr;
@@ -38,7 +38,7 @@ async fn with_another(builder: cli::rig::Builder) -> Result<Story> {
 /// What an agent says of its instance in the second group. It has to say so at once.
 async fn other(story: &Story, node: &str) -> Result<InstanceStatus> {
     let url = format!("http://{}/status", story.agent_http(node)?);
-    let request = reqwest::Client::new().get(url).timeout(PROMPT);
+    let request = http().get(url).timeout(PROMPT);
     let page: AgentStatus = request.send().await?.error_for_status()?.json().await?;
     page.instances.into_iter().find(|i| i.group == OTHER).context("no instance of the other group")
 }

@@ -3,8 +3,9 @@
 use super::error::RigError;
 use super::files::tails;
 use super::host::Host;
+use super::http;
 use super::ports::free_port;
-use super::process::Process;
+use super::process::{Process, output};
 use super::running::Files;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -150,7 +151,7 @@ impl Server {
 }
 
 async fn ask(url: &str) -> reqwest::Result<String> {
-    reqwest::get(url).await?.error_for_status()?.text().await
+    http().get(url).send().await?.error_for_status()?.text().await
 }
 
 /// A server on ports of its own. Those of DNS, the wide area and gRPC are not needed, and would be Consul's usual ones,
@@ -178,7 +179,7 @@ fn arguments(server: &Server, join: &[String], folder: &Path, grpc_tls: bool) ->
 /// Consul has that port since 1.14, and older ones refuse its name.
 fn has_grpc_tls(program: &Path) -> Result<bool, RigError> {
     let failed = |source| RigError::Start { name: "consul".to_owned(), program: program.to_owned(), source };
-    let output = Command::new(program).arg("version").output().map_err(failed)?;
+    let output = output(Command::new(program).arg("version"), READY_WITHIN).map_err(failed)?;
     Ok(version(&String::from_utf8_lossy(&output.stdout)).is_some_and(|version| version >= (1, 14)))
 }
 

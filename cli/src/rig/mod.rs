@@ -28,7 +28,18 @@ pub use files::{program, understudy_binary};
 pub use host::Host;
 pub use ports::free_port;
 pub use proc::sweep;
-pub use process::Process;
+pub use process::{Process, output, wait};
 pub use running::Rig;
 pub use server::find as server_program;
 pub use writer::{Ack, Route, Writer, fixed};
+
+use std::time::Duration;
+
+/// How long whoever is asked over HTTP may take to answer: three times the longest query that waits for a change.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+
+/// An HTTP client none of whose requests waits for ever; reqwest's own has no limit.
+pub fn http() -> reqwest::Client {
+    // Where this one cannot be made, the one in its place cannot either, and says why.
+    reqwest::Client::builder().timeout(ANSWERED_WITHIN).build().unwrap_or_default()
+}

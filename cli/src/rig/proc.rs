@@ -106,7 +106,8 @@ pub(super) fn is_zombie(pid: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Command;
+    use crate::rig::process::wait;
+    use std::process::{Child, Command, ExitStatus};
 
     #[test]
     fn a_sweep_ends_what_works_in_the_folder_and_nothing_else() {
@@ -114,11 +115,10 @@ mod tests {
         let start = |dir: &Path| Command::new("sleep").arg("600").current_dir(dir).spawn().unwrap();
         let (mut victim, mut other) = (start(inside.path()), start(outside.path()));
         sweep(inside.path());
-        until(|| is_zombie(victim.id()));
-        assert!(!victim.wait().unwrap().success());
+        assert!(!ended(&mut victim).success());
         assert!(works_in(other.id(), &outside.path().canonicalize().unwrap()));
         other.kill().unwrap();
-        other.wait().unwrap();
+        ended(&mut other);
     }
 
     #[test]
@@ -140,8 +140,11 @@ mod tests {
         // `spawn` returns as soon as the new program is in place, a moment before the kernel shows its command line.
         until(|| names(child.id(), folder.path()));
         sweep(folder.path());
-        until(|| is_zombie(child.id()));
-        assert!(!child.wait().unwrap().success());
+        assert!(!ended(&mut child).success());
+    }
+
+    fn ended(child: &mut Child) -> ExitStatus {
+        wait(child, 6 * GONE_WITHIN).unwrap().expect("it goes on")
     }
 
     fn until(reached: impl Fn() -> bool) {

@@ -7,9 +7,11 @@ use super::proc;
 use rustix::process::Signal;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Often enough that nobody waits for it.
@@ -135,6 +137,49 @@ impl Drop for Process {
     }
 }
 
+/// Runs a command to its end and gives what it said. Unlike the standard library's own call it does not wait for ever:
+/// not for the command, which is killed at the limit, and not for those that it left behind with its output in hand.
+///
+/// # Errors
+/// When it cannot be started, or has not ended within `limit`: the error has what it said until then.
+pub fn output(command: &mut Command, limit: Duration) -> io::Result<Output> {
+    let (mut out, mut err) = (tempfile::tempfile()?, tempfile::tempfile()?);
+    let mut child = command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(err.try_clone()?).spawn()?;
+    let status = wait(&mut child, limit)?;
+    let (stdout, stderr) = (all(&mut out)?, all(&mut err)?);
+    let Some(status) = status else {
+        let said = [&stdout[..], &stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        let why = format!("{command:?} was killed after {} s; it said: {said}", limit.as_secs());
+        return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+    };
+    Ok(Output { status, stdout, stderr })
+}
+
+/// Waits for the end of a child; one that is still there at the limit is killed, and the answer is `None`.
+///
+/// # Errors
+/// When it cannot be waited for.
+pub fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + limit;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
+    child.kill()?;
+    child.wait()?;
+    Ok(None)
+}
+
+fn all(file: &mut File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// A command that dies with the thread that starts it, when `setpriv` is there to arrange that: a test that is itself
 /// killed then leaves nothing behind but databases.
 ///
@@ -188,6 +233,19 @@ mod tests {
         }
         assert!(process.end(Duration::from_millis(100)).await.is_none());
         assert!(process.ended().is_some());
+    }
+
+    #[test]
+    fn a_command_that_does_not_end_is_killed_and_told_of() {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "echo so far; exec sleep 600"]);
+        let error = output(&mut command, Duration::from_millis(200)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(error.to_string().contains("so far"), "{error}");
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "echo out; echo err >&2; exit 3"]);
+        let said = output(&mut command, Duration::from_secs(60)).unwrap();
+        assert_eq!((said.status.code(), &said.stdout[..], &said.stderr[..]), (Some(3), &b"out\n"[..], &b"err\n"[..]));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Running the program as a person does, and looking at what it says.
 
+use cli::rig::output;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 /// The program that is being tested.
 pub(crate) const UNDERSTUDY: &str = env!("CARGO_BIN_EXE_understudy");
@@ -11,6 +13,9 @@ pub(crate) struct Said {
     pub(crate) out: String,
     pub(crate) err: String,
 }
+
+/// Longer than any command waits by itself, and far longer than the demo takes.
+pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 
 /// The program with these words, without the tester's own settings of Consul.
 pub(crate) fn command(words: &[&str]) -> Command {
@@ -26,11 +31,16 @@ pub(crate) fn command(words: &[&str]) -> Command {
 
 /// Runs it to its end.
 pub(crate) fn run(words: &[&str]) -> Said {
-    said(&command(words).output().unwrap())
+    end(&mut command(words))
+}
+
+/// Runs any command to its end.
+pub(crate) fn end(command: &mut Command) -> Said {
+    said(&output(command, LIMIT).unwrap())
 }
 
 /// What an ended program said.
-pub(crate) fn said(output: &Output) -> Said {
+fn said(output: &Output) -> Said {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     Said { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
 }

@@ -1,12 +1,16 @@
 //! The demo: its last line, and that it leaves nothing behind however it ends.
 
-use crate::common::{command, said};
+use crate::common::{LIMIT, command, end};
+use cli::rig::wait;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::Read;
 use std::path::Path;
-use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// Often enough that the demo is still at it.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Everything the demo starts works in a folder below `TMPDIR`, which is drawn for the test.
 fn left_in(folder: &Path) -> Vec<String> {
@@ -19,8 +23,7 @@ fn left_in(folder: &Path) -> Vec<String> {
 #[test]
 fn the_demo_loses_nothing_and_its_last_line_is_json() {
     let folder = tempfile::tempdir().unwrap();
-    let output = command(&["demo"]).env("TMPDIR", folder.path()).output().unwrap();
-    let said = said(&output);
+    let said = end(command(&["demo"]).env("TMPDIR", folder.path()));
     let figures: Value = serde_json::from_str(said.done().lines().last().unwrap()).unwrap();
     let acts = figures["demo"].as_array().unwrap();
     let faults: Vec<&Value> = acts.iter().map(|act| &act["fault"]).collect();
@@ -37,12 +40,19 @@ fn the_demo_loses_nothing_and_its_last_line_is_json() {
 #[test]
 fn ctrl_c_ends_everything_that_was_started() {
     let folder = tempfile::tempdir().unwrap();
-    let mut demo = command(&["demo"]).env("TMPDIR", folder.path()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap().starts_with("Act 1")));
+    let mut out = tempfile::NamedTempFile::new().unwrap();
+    let stdout = out.reopen().unwrap();
+    let mut demo = command(&["demo"]).env("TMPDIR", folder.path()).stdout(stdout).spawn().unwrap();
+    let deadline = Instant::now() + LIMIT;
+    let mut told = String::new();
+    while !told.contains("Act 1") {
+        assert!(Instant::now() < deadline && demo.try_wait().unwrap().is_none(), "no first act: {told}");
+        out.read_to_string(&mut told).unwrap();
+        std::thread::sleep(LOOK_AGAIN);
+    }
     assert!(!left_in(folder.path()).is_empty());
     kill_process(Pid::from_child(&demo), Signal::INT).unwrap();
-    assert_eq!(demo.wait().unwrap().code(), Some(1));
+    assert_eq!(wait(&mut demo, LIMIT).unwrap().expect("it goes on").code(), Some(1));
     assert_eq!(left_in(folder.path()), Vec::<String>::new());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }

@@ -1,7 +1,7 @@
 //! The operator's commands on a real group: agents, Redis, Consul and proxy as processes.
 
 use crate::common::{Said, UNDERSTUDY, run};
-use cli::rig::Rig;
+use cli::rig::{Rig, http};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -36,13 +36,13 @@ async fn put_command(rig: &Rig, expires_at: u64) {
     let command = json!({"id": "other", "op": "switchover", "target": "db9", "expect_epoch": 1,
         "expires_at": expires_at, "by": "somebody@else"});
     let url = format!("{}/v1/kv/understudy/g/command", rig.consul_address());
-    let put = reqwest::Client::new().put(url).body(command.to_string()).send().await.unwrap();
+    let put = http().put(url).body(command.to_string()).send().await.unwrap();
     assert!(put.status().is_success());
 }
 
 async fn command(rig: &Rig) -> Option<Value> {
     let url = format!("{}/v1/kv/understudy/g/command?raw", rig.consul_address());
-    let reply = reqwest::get(url).await.unwrap();
+    let reply = http().get(url).send().await.unwrap();
     if reply.status().is_success() { Some(reply.json().await.unwrap()) } else { None }
 }
 

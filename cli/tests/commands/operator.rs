@@ -1,8 +1,8 @@
 //! What an operator takes into his hands, on a real group: pause, policy, drain, a new copy, a lost record, a forced
 //! failover.
 
-use crate::common::{Said, UNDERSTUDY, command, run, said};
-use cli::rig::Rig;
+use crate::common::{Said, UNDERSTUDY, command, end, run};
+use cli::rig::{Rig, http};
 use serde_json::{Value, json};
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ async fn cast(rig: &Rig) -> [String; 3] {
 /// What the agent of a node says of its instance; null while it does not answer.
 async fn page(rig: &Rig, node: &str) -> Value {
     let url = format!("http://{}/status", rig.agent_http(node).unwrap());
-    let Ok(reply) = reqwest::get(url).await else { return Value::Null };
+    let Ok(reply) = http().get(url).send().await else { return Value::Null };
     let page: Value = reply.json().await.unwrap();
     page["instances"][0].clone()
 }
@@ -64,17 +64,17 @@ fn key(rig: &Rig, name: &str) -> String {
 }
 
 async fn get(rig: &Rig, name: &str) -> Option<Value> {
-    let reply = reqwest::get(format!("{}?raw", key(rig, name))).await.unwrap();
+    let reply = http().get(format!("{}?raw", key(rig, name))).send().await.unwrap();
     if reply.status().is_success() { Some(reply.json().await.unwrap()) } else { None }
 }
 
 async fn put(rig: &Rig, name: &str, text: String) {
-    let reply = reqwest::Client::new().put(key(rig, name)).body(text).send().await.unwrap();
+    let reply = http().put(key(rig, name)).body(text).send().await.unwrap();
     assert_eq!(reply.text().await.unwrap().trim(), "true");
 }
 
 async fn delete(rig: &Rig, name: &str) {
-    let reply = reqwest::Client::new().delete(key(rig, name)).send().await.unwrap();
+    let reply = http().delete(key(rig, name)).send().await.unwrap();
     assert!(reply.status().is_success());
 }
 
@@ -133,7 +133,7 @@ async fn a_drained_master_hands_over_and_loses_nothing() {
     );
     assert!(rig.database_pid(&master).is_err(), "its database runs");
     let services = format!("{}/v1/catalog/service/g", rig.consul_address());
-    let left: Value = reqwest::get(&services).await.unwrap().json().await.unwrap();
+    let left: Value = http().get(&services).send().await.unwrap().json().await.unwrap();
     assert_eq!(left.as_array().unwrap().len(), 2, "{left}");
     assert!(!left.to_string().contains(&format!("g-{master}")), "{left}");
     let deadline = Instant::now() + LIMIT;
@@ -154,8 +154,8 @@ async fn a_drained_master_hands_over_and_loses_nothing() {
     assert_eq!(second, replica);
     let ended = rig.drain_agent(&second, LIMIT).await.unwrap().expect("it ends by itself");
     assert_eq!((ended.code(), ended.signal()), (Some(0), None));
-    assert!(rig.database_pid(&second).is_err(), "its database runs");
-    let left: Value = reqwest::get(&services).await.unwrap().json().await.unwrap();
+    assert!(rig.redis_pid(&second).is_err(), "its database runs");
+    let left: Value = http().get(&services).send().await.unwrap().json().await.unwrap();
     assert!(!left.to_string().contains(&format!("g-{second}")), "{left}");
     let open = |status: &cli::page::GroupStatus| status.active_master() == Some(next.as_str());
     rig.wait_until("the next master", LIMIT, open).await.unwrap();
@@ -326,10 +326,11 @@ async fn a_spare_goes_on_by_force_when_both_copies_are_lost_for_good() {
         format!("USER=ada {UNDERSTUDY} failover g --to {spare} --accept-data-loss --consul {}", rig.consul_address());
     let deadline = Instant::now() + LIMIT;
     let forced = loop {
-        let output = std::process::Command::new("sh").args(["-c", &by]).output().unwrap();
+        let said = end(std::process::Command::new("sh").args(["-c", &by]));
         // It heard of the master a moment ago.
-        if !said(&output).err.contains("is master and lives") || Instant::now() > deadline {
-            break said_of(&output, &rig);
+        if !said.err.contains("is master and lives") || Instant::now() > deadline {
+            assert_eq!(said.code, 0, "{}{}\n{}", said.out, said.err, rig.logs());
+            break said.out;
         }
     };
     assert!(forced.contains(&format!("{spare} is master of g in epoch 2")), "{forced}");
@@ -343,13 +344,6 @@ async fn a_spare_goes_on_by_force_when_both_copies_are_lost_for_good() {
     assert!(writer.missing(rig.proxy_addr()).await.unwrap().is_empty());
 }
 
-#[track_caller]
-fn said_of(output: &std::process::Output, rig: &Rig) -> String {
-    let said = said(output);
-    assert_eq!(said.code, 0, "{}{}\n{}", said.out, said.err, rig.logs());
-    said.out
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edited_policy_is_checked_and_a_concurrent_change_is_not_lost() {
     let rig = Rig::builder(UNDERSTUDY).group("g").nodes(1).proxies(0).start_unready().await.unwrap();
@@ -360,7 +354,7 @@ async fn an_edited_policy_is_checked_and_a_concurrent_change_is_not_lost() {
         std::fs::write(&editor, format!("#!/bin/sh\n{script}\n")).unwrap();
         let mut command = command(&["config", "g", "edit", "--consul", &rig.consul_address()]);
         command.env("VISUAL", format!("sh {}", editor.display())).env("TMPDIR", &folder);
-        said(&command.output().unwrap())
+        end(&mut command)
     };
     assert!(edit("true").done().contains("is so already"));
     let changed = edit("sed -i 's/^max_lag.*/max_lag = 5/' \"$1\"");

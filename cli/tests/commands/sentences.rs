@@ -1,7 +1,7 @@
 //! What the commands say when something is wrong, and their exit codes, with a real Consul and without.
 
-use crate::common::{command, run, said};
-use cli::rig::free_port;
+use crate::common::{command, end, run};
+use cli::rig::{free_port, http};
 use consul::testing::TestConsul;
 use consul::{Consul, TxnOp};
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ async fn put(consul: &Consul, key: &str, value: &Value) {
 async fn session(server: &TestConsul) -> String {
     let body = json!({"TTL": "3600s", "LockDelay": "0s", "NodeChecks": [], "ServiceChecks": []});
     let url = format!("{}/v1/session/create", server.http);
-    let reply: Value = reqwest::Client::new().put(url).json(&body).send().await.unwrap().json().await.unwrap();
+    let reply: Value = http().put(url).json(&body).send().await.unwrap().json().await.unwrap();
     reply["ID"].as_str().unwrap().to_owned()
 }
 
@@ -106,10 +106,8 @@ fn without_consul_every_command_says_so_and_ends_with_69() {
 #[test]
 fn the_environment_is_heeded_as_by_consul() {
     let nobody = format!("127.0.0.1:{}", free_port().unwrap());
-    let output = command(&["status"]).env("CONSUL_HTTP_ADDR", &nobody).output().unwrap();
-    said(&output).refused(69, &[&nobody]);
-    let output = command(&["status"]).env("CONSUL_HTTP_TOKEN_FILE", "/no/such/token").output().unwrap();
-    let refused = said(&output);
+    end(command(&["status"]).env("CONSUL_HTTP_ADDR", &nobody)).refused(69, &[&nobody]);
+    let refused = end(command(&["status"]).env("CONSUL_HTTP_TOKEN_FILE", "/no/such/token"));
     assert_eq!(refused.code, 78, "{}", refused.err);
     assert!(refused.err.contains("/no/such/token"), "{}", refused.err);
 }
@@ -312,13 +310,11 @@ fn what_is_not_built_yet_is_refused_with_its_key() {
 #[test]
 fn without_consul_and_redis_the_demo_says_how_to_get_them() {
     let empty = tempfile::tempdir().unwrap();
-    let output = command(&["demo"]).env("PATH", empty.path()).output().unwrap();
-    let said = said(&output);
+    let said = end(command(&["demo"]).env("PATH", empty.path()));
     assert_eq!(said.code, 1, "{}", said.err);
     assert!(said.err.contains("`redis-server` is not on PATH") && said.err.contains("apt-get"), "{}", said.err);
     std::os::unix::fs::symlink("/bin/true", empty.path().join("redis-server")).unwrap();
-    let output = command(&["demo"]).env("PATH", empty.path()).output().unwrap();
-    let said = crate::common::said(&output);
+    let said = end(command(&["demo"]).env("PATH", empty.path()));
     assert!(said.err.contains("`consul` is not on PATH") && said.err.contains("get it"), "{}", said.err);
     assert_eq!((said.code, said.err.lines().count()), (1, 1));
 }

@@ -31,6 +31,12 @@ pub(crate) fn group() -> GroupName {
     GroupName::from("backend-redis")
 }
 
+/// What plain Consul answers.
+pub(crate) async fn get(url: String) -> serde_json::Value {
+    let request = reqwest::Client::new().get(url).timeout(LIMIT);
+    request.send().await.unwrap().json().await.unwrap()
+}
+
 /// Waits until what is watched is as wanted, and gives it.
 pub(crate) async fn until<T: Clone + std::fmt::Debug>(
     receiver: &mut watch::Receiver<T>,

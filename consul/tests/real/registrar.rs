@@ -7,7 +7,7 @@ use consul::{Registrar, Service, ServiceState};
 use election::{Address, NodeId, Role};
 use serde_json::Value;
 
-use crate::helpers::{Trouble, Troubled, client_of, consul, eventually, group};
+use crate::helpers::{Trouble, Troubled, client_of, consul, eventually, get, group};
 
 fn service() -> Service {
     Service {
@@ -25,7 +25,7 @@ fn state(role: Role, health: Result<(), &str>) -> ServiceState {
 
 async fn health(server: &TestConsul, query: &str) -> Vec<Value> {
     let url = format!("{}/v1/health/service/backend-redis?{query}", server.http);
-    reqwest::get(url).await.unwrap().json().await.unwrap()
+    serde_json::from_value(get(url).await).unwrap()
 }
 
 async fn shows(server: &TestConsul, query: &str, count: usize) -> Vec<Value> {

@@ -3,14 +3,14 @@
 use consul::{Consistency, SessionKeeper, TxnOp};
 use serde_json::Value;
 
-use crate::helpers::{consul, eventually, until};
+use crate::helpers::{consul, eventually, get, until};
 
 #[tokio::test]
 async fn a_session_is_what_the_protocol_needs() {
     let (server, client) = consul().await;
     let id = client.create_session("db1").await.unwrap();
     let url = format!("{}/v1/session/info/{id}", server.http);
-    let info: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
+    let info: Value = get(url).await;
     let info = &info[0];
     assert_eq!(info["Name"], "db1");
     assert_eq!(info["TTL"], "10s");

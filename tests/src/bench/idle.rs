@@ -3,7 +3,7 @@
 use super::numbers::tenth;
 use super::usage::{Usage, find};
 use anyhow::{Context, Result};
-use cli::rig::{Rig, understudy_binary};
+use cli::rig::{Rig, http, understudy_binary};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -147,7 +147,7 @@ fn hundredth(value: f64) -> f64 {
 /// The length of the log that Consul's servers agree on.
 async fn last_log_index(consul: &str) -> Result<u64> {
     let url = format!("{consul}/v1/agent/self");
-    let page: serde_json::Value = reqwest::get(&url).await?.error_for_status()?.json().await?;
+    let page: serde_json::Value = http().get(&url).send().await?.error_for_status()?.json().await?;
     let index = page["Stats"]["raft"]["last_log_index"].as_str().context("Consul does not tell its last_log_index")?;
     Ok(index.parse()?)
 }

@@ -6,7 +6,7 @@ use super::bench::sentinel_rig::{SentinelRig, ask_master};
 use super::bench::{LIMIT, System, warm};
 use agent::api::AgentStatus;
 use anyhow::{Context, Result, bail};
-use cli::rig::{Rig, Writer, understudy_binary};
+use cli::rig::{Rig, Writer, http, understudy_binary};
 use election::Role;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -74,7 +74,7 @@ async fn understudy() -> Result<Duration> {
 
 /// Whether the node's agent says that it has a copy that is whole and fed, and certified if it is the hot replica.
 async fn is_copy(agent: SocketAddr) -> Result<bool> {
-    let page: AgentStatus = reqwest::get(format!("http://{agent}/status")).await?.json().await?;
+    let page: AgentStatus = http().get(format!("http://{agent}/status")).send().await?.json().await?;
     let copy = |role| matches!(role, Some(Role::Replica | Role::Spare));
     Ok(page.instances.iter().any(|instance| copy(instance.role) && instance.healthy))
 }

@@ -2,7 +2,7 @@
 
 use super::Story;
 use anyhow::{Context, Result};
-use cli::rig::{Process, free_port, understudy_binary};
+use cli::rig::{Process, free_port, http, understudy_binary};
 use std::path::{Path, PathBuf};
 
 /// An agent that belongs to no rig but works in its folder: it ends with it, and so does its database.
@@ -47,7 +47,7 @@ impl Lone {
     /// When it does not answer.
     pub async fn status(&self) -> Result<agent::api::InstanceStatus> {
         let url = format!("http://127.0.0.1:{}/status", self.http);
-        let page: agent::api::AgentStatus = reqwest::get(url).await?.error_for_status()?.json().await?;
+        let page: agent::api::AgentStatus = http().get(url).send().await?.error_for_status()?.json().await?;
         page.instances.into_iter().next().context("an agent without an instance")
     }
 

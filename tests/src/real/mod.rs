@@ -13,7 +13,7 @@ pub use worst::{contents, copy, send};
 
 use anyhow::{Context, Result};
 use cli::page::GroupStatus;
-use cli::rig::{Builder, Rig, RigError, Writer, understudy_binary};
+use cli::rig::{Builder, Rig, RigError, Writer, http, output, understudy_binary};
 use election::HistoryEntry;
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
@@ -22,6 +22,9 @@ use std::time::{Duration, Instant};
 
 /// How long any state may take: generous, since a loaded machine is slow and not wrong.
 pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a program that is run to its end may take: longer than any of ours waits by itself.
+pub const ENDED_WITHIN: Duration = Duration::from_secs(300);
 
 /// Writes that make a client one in full swing: a second's worth.
 pub const SWING: usize = 150;
@@ -156,7 +159,7 @@ impl Story {
     /// When it does not answer.
     pub async fn agent(&self, node: &str) -> Result<agent::api::InstanceStatus> {
         let url = format!("http://{}/status", self.rig.agent_http(node)?);
-        let page: agent::api::AgentStatus = reqwest::get(url).await?.error_for_status()?.json().await?;
+        let page: agent::api::AgentStatus = http().get(url).send().await?.error_for_status()?.json().await?;
         page.instances.into_iter().next().context("an agent without an instance")
     }
 
@@ -285,7 +288,7 @@ pub fn run(args: &[&str]) -> Result<Said> {
 /// # Errors
 /// When it cannot be started.
 pub fn said(command: &mut Command) -> Result<Said> {
-    let output = command.output().with_context(|| format!("{command:?}"))?;
+    let output = output(command, ENDED_WITHIN).with_context(|| format!("{command:?}"))?;
     Ok(Said {
         code: output.status.code().unwrap_or(-1),
         out: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -2,6 +2,7 @@
 
 use super::LIMIT;
 use anyhow::{Context, Result};
+use cli::rig::http;
 use redis::aio::MultiplexedConnection;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,10 +23,12 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<Option<T
     let deadline = Instant::now() + LIMIT;
     let mut last = "nothing".to_owned();
     while Instant::now() < deadline {
-        match look().await {
-            Ok(Some(seen)) => return Ok(seen),
-            Ok(None) => {}
-            Err(error) => last = format!("{error:#}"),
+        // A look may hang as well as what is looked at.
+        match tokio::time::timeout_at(deadline.into(), look()).await {
+            Ok(Ok(Some(seen))) => return Ok(seen),
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => last = format!("{error:#}"),
+            Err(_) => last += ", and then a look that did not end",
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
@@ -94,5 +97,5 @@ pub async fn connect_as(address: SocketAddr, user: &str, password: &str) -> Resu
 /// When Consul does not answer.
 pub async fn services(consul: &str, group: &str, query: &str) -> Result<Vec<serde_json::Value>> {
     let url = format!("{consul}/v1/health/service/{group}?{query}");
-    Ok(reqwest::get(url).await?.error_for_status()?.json().await?)
+    Ok(http().get(url).send().await?.error_for_status()?.json().await?)
 }

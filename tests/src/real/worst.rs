@@ -3,6 +3,7 @@
 
 use super::{Story, info, until};
 use anyhow::{Context, Result};
+use cli::rig::http;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
@@ -118,7 +119,7 @@ impl Story {
     /// # Errors
     /// When Consul does not answer.
     pub async fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let answer = reqwest::get(format!("{}?raw&consistent", self.key(name))).await?;
+        let answer = http().get(format!("{}?raw&consistent", self.key(name))).send().await?;
         if answer.status() == reqwest::StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -130,7 +131,7 @@ impl Story {
     /// # Errors
     /// When Consul refuses.
     pub async fn by_hand(&self, name: &str, text: Option<&[u8]>) -> Result<()> {
-        let http = reqwest::Client::new();
+        let http = http();
         let request = match text {
             Some(text) => http.put(self.key(name)).body(text.to_vec()),
             None => http.delete(self.key(name)),
