@@ -138,6 +138,25 @@ async fn three(pick: fn(&Cast) -> &String, disk: Disk) -> Result<(Story, Cast, S
     Ok((story, cast, node))
 }
 
+/// A write that a full disk cuts short tears the append-only file: once the agent says that the file is whole, the
+/// database must come back from it.
+async fn comes_back(story: &Story, node: &str) -> Result<()> {
+    let whole = async || {
+        let database = story.agent(node).await?.database;
+        Ok(database.status().is_some_and(|status| status.persisted).then_some(()))
+    };
+    until("a file that a crash leaves whole", whole).await?;
+    let run = story.agent(node).await?.database.status().map(|status| status.incarnation.clone());
+    story.kill_redis(node)?;
+    let back = async || {
+        let said = story.agent(node).await?;
+        let now = said.database.status().map(|status| status.incarnation.clone());
+        anyhow::ensure!(now.is_some() && now != run && said.healthy, "{}", said.reason);
+        Ok(Some(()))
+    };
+    until("the database, back from its own file", back).await
+}
+
 async fn a_master_hands_over(disk: Disk) -> Result<()> {
     let (story, cast, node) = three(|cast| &cast.hot, disk).await?;
     if cast.master != node {
@@ -158,6 +177,7 @@ async fn a_master_hands_over(disk: Disk) -> Result<()> {
         std::fs::remove_file(ballast(&story.data(&node)))?;
         let after = story.cast().await?;
         story.chain(&after).await?;
+        comes_back(&story, &node).await?;
     }
     assert_eq!(story.lost(&mut writer).await?, 0);
     Ok(())
@@ -182,7 +202,8 @@ async fn a_hot_replica_is_let_go(disk: Disk) -> Result<()> {
     if let Disk::Full = disk {
         std::fs::remove_file(ballast(&story.data(&node)))?;
         let after = story.cast().await?;
-        assert_eq!(after.spares, [node]);
+        assert_eq!(after.spares, [node.as_str()]);
+        comes_back(&story, &node).await?;
     }
     assert_eq!(story.lost(&mut writer).await?, 0);
     Ok(())

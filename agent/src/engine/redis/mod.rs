@@ -10,6 +10,7 @@ mod marker;
 mod ops;
 mod probe;
 mod program;
+mod tear;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ use self::config::Plan;
 use self::link::{Link, Target};
 use self::probe::{Answers, Info, Memo};
 use self::program::Program;
+use self::tear::Tear;
 use super::folder::{self, Found, Identity};
 use super::supervise::{Life, Supervisor};
 use super::{DEATH_LAG, Engine, EngineError, KEPT, OP_LIMIT, PROBE_LIMIT, Site};
@@ -157,6 +159,14 @@ impl Redis {
         let answers = Answers::read(values).ok_or_else(no_info)?;
         let info = Info::read(&answers.info);
         self.rewriting = probe::is_rewriting(&info);
+        self.memo.tear = self.memo.tear.after(&info);
+        if self.memo.tear.wants_rewrite(&info) {
+            let mut commands = redis::pipe();
+            commands.cmd("BGREWRITEAOF");
+            let asked = self.link().await?.run(&commands).await.is_ok();
+            let now = Instant::now();
+            self.memo.tear = if asked { Tear::Mending(now) } else { Tear::Torn(Some(now)) };
+        }
         let first_rewrite = self.rewriting && (collecting || self.setup.is_first_rewrite().await);
         let status = probe::status(&answers, &info, &self.memo, self.target.database, first_rewrite);
         let status = Status { kept: self.kept, ..status };

@@ -9,6 +9,7 @@ use redis::{FromRedisValue, Pipeline, RedisError, Value};
 
 use super::config::BLACK_HOLE;
 use super::probe::Info;
+use super::tear::Tear;
 use super::{Redis, accounts, config, hold, marker};
 use crate::engine::{EngineError, folder};
 
@@ -125,6 +126,9 @@ async fn fsync_always(mut op: Op<'_>) -> Result<(), EngineError> {
     let info = Info::read(&text);
     if info.text("aof_enabled") != "1" || info.text("aof_last_write_status") != "ok" {
         return Err(op.refused("the append-only file is off, or its last write failed"));
+    }
+    if op.redis.memo.tear != Tear::Whole {
+        return Err(op.refused("the append-only file is being rewritten after a failed write"));
     }
     let folder = op.redis.setup.aof_folder();
     let path = folder.clone();

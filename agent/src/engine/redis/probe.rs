@@ -9,6 +9,7 @@ use redis::{FromRedisValue, Pipeline, Value};
 use super::accounts;
 use super::config::BLACK_HOLE;
 use super::marker;
+use super::tear::Tear;
 
 /// What the agent itself has done to one run of a process: none of it can be read back from the server.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +24,8 @@ pub(super) struct Memo {
     pub(super) synced: bool,
     /// It holds client writes, until then at most.
     pub(super) held_until: Option<Instant>,
+    /// Whether the append-only file could be read back.
+    pub(super) tear: Tear,
 }
 
 impl Memo {
@@ -99,7 +102,7 @@ pub(super) fn status(answers: &Answers, info: &Info, memo: &Memo, marker_databas
         version: info.version().to_owned(),
         loading,
         empty: !loading && found.is_none() && !info.has_user_keys(marker_database),
-        persisted: persisted(info, first_rewrite),
+        persisted: memo.tear == Tear::Whole && persisted(info, first_rewrite),
         kept: None, // Known to whoever looks at the folder.
         disk_ok: info.text("aof_last_write_status") != "err",
         lineage: Lineage(info.text("master_replid").to_owned()),
@@ -174,7 +177,8 @@ impl<'a> Info<'a> {
         self.text(key).parse().unwrap_or_default()
     }
 
-    fn flag(&self, key: &str) -> bool {
+    /// Whether it is `1`.
+    pub(super) fn flag(&self, key: &str) -> bool {
         self.text(key) == "1"
     }
 
