@@ -3,11 +3,10 @@
 use crate::args::ConsulArgs;
 use crate::exit::{Failure, chain};
 use config::ConsulConfig;
-use consul::{Consistency, Consul, Entry, Forgotten, GroupView, TxnOp, Written, decode, proposal_ops, service_id};
-use election::{Command, GroupName, HistoryEntry, NodeId, Outcome, Policy, Proposal};
+use consul::{Consistency, Consul, Entry, Forgotten, GroupView, TxnOp, Written, decode, proposal_ops};
+use election::{Command, GroupName, HistoryEntry, Member, Outcome, Policy, Proposal};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeSet;
 
 /// Consul, as the operator's commands need it.
 #[derive(Clone)]
@@ -25,6 +24,10 @@ pub struct Group {
     pub view: GroupView,
     /// The takeovers that are remembered, by epoch.
     pub history: Vec<HistoryEntry>,
+    /// What the nodes last said of themselves, those that have gone included.
+    pub nodes: Vec<Member>,
+    /// The results that nobody has fetched, by id, the oldest first.
+    pub unfetched: Vec<String>,
     /// The nodes that will not return, as operators have said.
     pub forgotten: Vec<Forgotten>,
     /// The form of what stands in the record's place, when that much of it can be read.
@@ -82,12 +85,17 @@ impl Store {
         let view = layout.view(&name, entries, listing.index);
         let mut history: Vec<HistoryEntry> = self.all_in(entries, &layout.histories(&name))?;
         history.sort_by_key(|entry| entry.epoch);
+        let nodes = self.all_in(entries, &layout.nodes(&name))?;
+        let folder = layout.results(&name);
+        let mut results: Vec<&Entry> = entries.iter().filter(|entry| entry.key.starts_with(&folder)).collect();
+        results.sort_by_key(|entry| entry.modify_index);
+        let unfetched = results.iter().filter_map(|entry| entry.key.strip_prefix(&folder)).map(str::to_owned).collect();
         let forgotten = self.all_in(entries, &layout.forgotten_nodes(&name))?;
         let at = |key: String| entries.iter().find(move |entry| entry.key == key);
         let record_form = at(layout.record(&name)).and_then(|entry| decode::<Form>(entry).ok()).map(|form| form.v);
         let policy = at(layout.config(&name)).map(decode::<Policy>);
         let policy_fault = policy.and_then(Result::err).map(|error| error.whole());
-        Ok(Group { name, view, history, forgotten, record_form, policy_fault })
+        Ok(Group { name, view, history, nodes, unfetched, forgotten, record_form, policy_fault })
     }
 
     /// The stories of a group, the oldest first.
@@ -121,18 +129,6 @@ impl Store {
             Written::Refused { why } => Err(Failure::new(why)),
             Written::Unknown { why } => Err(unknown(group, "the node is forgotten", &why, "status")),
         }
-    }
-
-    /// The nodes with an instance in the group's service, living or not: a node that died stays registered. None when
-    /// that is not to be known: the token may not read services.
-    pub async fn registered(&self, group: &GroupName) -> BTreeSet<NodeId> {
-        let ids = self.service_ids(group).await.unwrap_or_else(|failure| {
-            tracing::debug!(%failure, "the service's instances are not known");
-            Vec::new()
-        });
-        // The id of a node without a name is what comes before every name.
-        let before = service_id(group, &NodeId::default());
-        ids.iter().filter_map(|id| id.strip_prefix(&before)).map(NodeId::from).collect()
     }
 
     /// The ids of the instances registered as a group's service.

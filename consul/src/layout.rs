@@ -105,6 +105,16 @@ impl Layout {
         format!("{}/{group}/members/{node}", self.prefix)
     }
 
+    /// The folder of the nodes that belong to a group, living or not.
+    pub fn nodes(&self, group: &GroupName) -> String {
+        format!("{}/{group}/nodes/", self.prefix)
+    }
+
+    /// A node that belongs to a group: what its last [`member`](Self::member) document said. No session ends it.
+    pub fn node(&self, group: &GroupName, node: &NodeId) -> String {
+        format!("{}/{group}/nodes/{node}", self.prefix)
+    }
+
     /// The policy.
     pub fn config(&self, group: &GroupName) -> String {
         format!("{}/{group}/config", self.prefix)
@@ -113,6 +123,11 @@ impl Layout {
     /// An operator's request.
     pub fn command(&self, group: &GroupName) -> String {
         format!("{}/{group}/command", self.prefix)
+    }
+
+    /// The folder of what became of requests.
+    pub fn results(&self, group: &GroupName) -> String {
+        format!("{}/{group}/result/", self.prefix)
     }
 
     /// What became of a request.

@@ -120,10 +120,11 @@ impl Consul {
         self.transact(vec![TxnOp::Delete { key: self.layout().result(group, id) }]).await
     }
 
-    /// Leaves word that a node will not return, over whatever word there was.
+    /// Leaves word that a node will not return, over whatever word there was, and strikes it off the group's nodes.
     pub async fn forget_node(&self, group: &GroupName, forgotten: &Forgotten) -> Result<Written, Error> {
         let key = self.layout().forgotten(group, &forgotten.node);
-        self.transact(vec![TxnOp::Set { key, value: encode(forgotten) }]).await
+        let node = self.layout().node(group, &forgotten.node);
+        self.transact(vec![TxnOp::Set { key, value: encode(forgotten) }, TxnOp::Delete { key: node }]).await
     }
 
     /// The ids of the instances that a group's service has, at any Consul agent of the datacenter.

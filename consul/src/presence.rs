@@ -26,29 +26,32 @@ pub struct Presence<T> {
 }
 
 impl Consul {
-    /// Keeps the record of a living node; nothing is written before the first [`Presence::set`].
+    /// Keeps the record of a living node, and a copy of it that stays when the node has gone; nothing is written before
+    /// the first [`Presence::set`].
     pub fn keep_member(
         &self,
         group: &GroupName,
         node: &NodeId,
         session: watch::Receiver<Option<String>>,
     ) -> Presence<Member> {
-        Presence::start(self.clone(), self.layout().member(group, node), session)
+        let copy = Some(self.layout().node(group, node));
+        Presence::start(self.clone(), self.layout().member(group, node), copy, session)
     }
 
     /// Keeps the record of a living proxy; nothing is written before the first [`Presence::set`].
     pub fn keep_proxy(&self, name: &str, session: watch::Receiver<Option<String>>) -> Presence<ProxyRecord> {
-        Presence::start(self.clone(), self.layout().proxy(name), session)
+        Presence::start(self.clone(), self.layout().proxy(name), None, session)
     }
 }
 
 impl<T: Serialize> Presence<T> {
-    fn start(consul: Consul, key: String, session: watch::Receiver<Option<String>>) -> Self {
+    fn start(consul: Consul, key: String, copy: Option<String>, session: watch::Receiver<Option<String>>) -> Self {
         let (value, wanted) = watch::channel(None);
         let rewrite = Arc::new(Notify::new());
         let keeping = Keeping {
             consul,
             key,
+            copy,
             session,
             wanted,
             rewrite: rewrite.clone(),
@@ -84,6 +87,8 @@ impl<T> Drop for Presence<T> {
 struct Keeping {
     consul: Consul,
     key: String,
+    /// Where the same stands without a session.
+    copy: Option<String>,
     session: watch::Receiver<Option<String>>,
     wanted: watch::Receiver<Option<Vec<u8>>>,
     rewrite: Arc<Notify>,
@@ -138,7 +143,9 @@ impl Keeping {
 
     async fn write(&self, session: &str, value: &[u8]) -> Result<(), String> {
         let lock = TxnOp::Lock { key: self.key.clone(), value: value.to_vec(), session: session.to_owned() };
-        let why = match self.consul.transact(vec![lock.clone()]).await.map_err(|e| e.whole())? {
+        let copy = self.copy.iter().map(|key| TxnOp::Set { key: key.clone(), value: value.to_vec() });
+        let ops: Vec<TxnOp> = [lock].into_iter().chain(copy).collect();
+        let why = match self.consul.transact(ops.clone()).await.map_err(|e| e.whole())? {
             Written::Applied { .. } => return Ok(()),
             Written::Unknown { why } => return Err(why),
             Written::Refused { why } => why,
@@ -150,7 +157,7 @@ impl Keeping {
         // The session of an agent that ended without a word stands for another twenty seconds. This name is ours.
         tracing::info!(key = self.key, from = holder, "taking over the record of an earlier run");
         let unlock = TxnOp::Unlock { key: self.key.clone(), value: value.to_vec(), session: holder };
-        match self.consul.transact(vec![unlock, lock]).await.map_err(|e| e.whole())? {
+        match self.consul.transact([vec![unlock], ops].concat()).await.map_err(|e| e.whole())? {
             Written::Applied { .. } => Ok(()),
             Written::Refused { why } | Written::Unknown { why } => Err(why),
         }

@@ -1,7 +1,7 @@
 //! `understudy reinit`: has a node's copy cloned anew, or forgets a node that will not return.
 
 use super::request::{self, Answered, Wish, author, now};
-use super::status::remembered;
+use super::status::known;
 use crate::args::ReinitArgs;
 use crate::ask;
 use crate::exit::Failure;
@@ -81,7 +81,7 @@ fn run_of(status: &InstanceStatus) -> Option<Incarnation> {
 
 fn absence(group: &Group, node: &NodeId) -> String {
     let record = group.view.record.as_ref().map(|(record, _)| record);
-    let known = remembered(group, record).contains(node);
+    let known = known(group, record).contains(node);
     let gone = || "its agent has no session in Consul".to_owned();
     if known { gone() } else { format!("{} has no node of that name", group.name) }
 }
@@ -110,7 +110,7 @@ async fn forget(store: &Store, group: &Group, node: &NodeId) -> Result<(), Failu
         Some(Role::Replica) => return refuse(format!("the record of {name} names it hot replica")),
         Some(Role::Spare) | None => {}
     }
-    let known = remembered(group, record).contains(node) || store.registered(name).await.contains(node);
+    let known = known(group, record).contains(node);
     if record.is_some() && !known {
         return refuse(format!("{name} lists no node of that name"));
     }

@@ -13,6 +13,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// An agent that took the request at the last moment has so long to say what became of it.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// Results that nobody fetched, of operators who gave up: so many are left for those who may still be waiting.
+const UNFETCHED: usize = 10;
+
 /// What is asked for.
 pub(crate) struct Wish {
     pub(crate) op: CommandOp,
@@ -33,6 +36,7 @@ pub(crate) struct Answered {
 /// Puts a request down and waits for what becomes of it. One that nobody took in time is taken back.
 pub(crate) async fn ask(store: &Store, group: &Group, wish: Wish) -> Result<Answered, Failure> {
     make_room(store, group).await?;
+    sweep(store, group).await;
     let command = Command {
         id: uuid::Uuid::new_v4().to_string(),
         op: wish.op,
@@ -46,9 +50,7 @@ pub(crate) async fn ask(store: &Store, group: &Group, wish: Wish) -> Result<Answ
         return Err(Failure::new(format!("another request to {} came first; try again when it is done", group.name)));
     }
     let outcome = wait(store, group, &command.id, wish.limit).await?;
-    if let Err(failure) = store.forget_outcome(&group.name, &command.id).await {
-        tracing::debug!(%failure, "the result stays in Consul");
-    }
+    forget(store, group, &command.id).await;
     Ok(Answered { outcome, asked_at })
 }
 
@@ -66,6 +68,21 @@ async fn make_room(store: &Store, group: &Group) -> Result<(), Failure> {
     }
     // Whoever took it away, it is gone.
     store.withdraw(&group.name, *index).await.map(drop)
+}
+
+/// Removes the older of the results that nobody fetched.
+async fn sweep(store: &Store, group: &Group) {
+    let (old, _) = group.unfetched.split_at(group.unfetched.len().saturating_sub(UNFETCHED));
+    for id in old {
+        forget(store, group, id).await;
+    }
+}
+
+/// One that stays is swept up later.
+async fn forget(store: &Store, group: &Group, id: &str) {
+    if let Err(failure) = store.forget_outcome(&group.name, id).await {
+        tracing::debug!(%failure, "the result stays in Consul");
+    }
 }
 
 async fn wait(store: &Store, group: &Group, id: &str, limit: Duration) -> Result<Outcome, Failure> {

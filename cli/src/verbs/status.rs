@@ -54,8 +54,7 @@ pub async fn collect(store: &Store, group: Option<&str>) -> Result<Page, Failure
         let found = store.group(&name).await?;
         let members: Vec<Member> = found.view.members.values().cloned().collect();
         let answers = ask::agents(&http, &name, &members).await;
-        let registered = store.registered(&found.name).await;
-        groups.push(group_status(&found, &answers, &registered));
+        groups.push(group_status(&found, &answers));
     }
     Ok(Page { groups })
 }
@@ -124,7 +123,7 @@ fn word(value: impl serde::Serialize) -> String {
     }
 }
 
-fn group_status(group: &Group, answers: &Answers, registered: &BTreeSet<NodeId>) -> GroupStatus {
+fn group_status(group: &Group, answers: &Answers) -> GroupStatus {
     let record = group.view.record.as_ref().map(|(record, _)| record);
     GroupStatus {
         group: group.name.to_string(),
@@ -140,7 +139,7 @@ fn group_status(group: &Group, answers: &Answers, registered: &BTreeSet<NodeId>)
         replica: record
             .and_then(|record| record.replica.as_ref())
             .map(|replica| ReplicaStatus { id: replica.id.clone(), complete: replica.complete }),
-        members: members(group, record, answers, registered),
+        members: members(group, record, answers),
         warnings: warnings(group, answers),
     }
 }
@@ -159,17 +158,10 @@ fn phase(record: Option<&Record>, answers: &Answers) -> Option<Phase> {
     record.map(|record| record.phase)
 }
 
-fn members(
-    group: &Group,
-    record: Option<&Record>,
-    answers: &Answers,
-    registered: &BTreeSet<NodeId>,
-) -> Vec<MemberStatus> {
+fn members(group: &Group, record: Option<&Record>, answers: &Answers) -> Vec<MemberStatus> {
     let living = group.view.members.values().map(|member| living(member, record, answers));
-    let gone =
-        remembered(group, record).into_iter().chain(registered.iter().cloned()).collect::<BTreeSet<_>>().into_iter();
-    let gone = gone.filter(|id| !group.view.members.contains_key(id) && !is_forgotten(group, record, id));
-    let gone = gone.map(|id| departed(id, record));
+    let gone = known(group, record).into_iter().filter(|id| !group.view.members.contains_key(id));
+    let gone = gone.filter(|id| !is_forgotten(group, record, id)).map(|id| departed(group, id, record));
     let mut members: Vec<MemberStatus> = living.chain(gone).collect();
     members.sort_by(|a, b| a.id.cmp(&b.id));
     members
@@ -199,16 +191,17 @@ fn living(member: &Member, record: Option<&Record>, answers: &Answers) -> Member
     }
 }
 
-/// A node without a session, in the role last recorded.
-fn departed(id: NodeId, record: Option<&Record>) -> MemberStatus {
+/// A node without a session, in the role last recorded, as it was when it left.
+fn departed(group: &Group, id: NodeId, record: Option<&Record>) -> MemberStatus {
     let master = record.and_then(|record| record.master.as_ref()).filter(|master| master.id == id);
+    let last = group.nodes.iter().find(|member| member.id == id);
     MemberStatus {
         role: record.map_or(Role::Spare, |record| record.role_of(&id)),
-        engine: None,
-        version: None,
-        zone: None,
-        address: master.map(|master| master.address.clone()),
-        port: master.map(|master| master.port),
+        engine: last.map(|member| member.engine.clone()),
+        version: last.map(|member| member.version.clone()).filter(|version| !version.is_empty()),
+        zone: last.and_then(|member| member.zone.clone()),
+        address: master.map(|master| &master.address).or(last.map(|member| &member.address)).cloned(),
+        port: master.map(|master| master.port).or(last.map(|member| member.port)),
         position: None,
         lag_bytes: None,
         healthy: false,
@@ -220,13 +213,16 @@ fn departed(id: NodeId, record: Option<&Record>) -> MemberStatus {
 /// An operator has said that the node will not return, and nothing tells that it did.
 fn is_forgotten(group: &Group, record: Option<&Record>, id: &NodeId) -> bool {
     let Some(word) = group.forgotten.iter().find(|word| word.node == *id) else { return false };
+    if group.nodes.iter().any(|member| member.id == *id) {
+        return false; // It was struck off then, and has been back since.
+    }
     let named = record.is_some_and(|record| record.role_of(id) != Role::Spare);
     !named && !group.history.iter().any(|story| story.epoch > word.epoch && story.master == *id)
 }
 
-/// The nodes that the record and the stories name.
-pub(crate) fn remembered(group: &Group, record: Option<&Record>) -> BTreeSet<NodeId> {
-    let mut nodes = BTreeSet::new();
+/// The nodes that belong to the group, and those that the record and the stories name.
+pub(crate) fn known(group: &Group, record: Option<&Record>) -> BTreeSet<NodeId> {
+    let mut nodes: BTreeSet<NodeId> = group.nodes.iter().map(|member| member.id.clone()).collect();
     if let Some(record) = record {
         nodes.extend(record.master.as_ref().map(|master| master.id.clone()));
         nodes.extend(record.replica.as_ref().map(|replica| replica.id.clone()));

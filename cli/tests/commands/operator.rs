@@ -147,6 +147,11 @@ async fn a_drained_master_hands_over_and_loses_nothing() {
     assert_eq!((ended.code(), ended.signal()), (Some(0), None));
     let at = Instant::now();
     writer.wait_for_acks(100, at, LIMIT).await.unwrap();
+    // It is listed as it was, until somebody says that it will not return.
+    let status = rig.status().await.unwrap();
+    let gone = status.members.iter().find(|member| member.id.as_str() == master).expect("it is not listed");
+    assert!(!gone.healthy && gone.reason.contains("has no session"), "{gone:?}");
+    assert_eq!((gone.engine.as_deref(), gone.port), (Some("redis"), Some(rig.redis_addr(&master).unwrap().port())));
 
     // It comes back as any node does; then the same by a signal, of the present master.
     rig.restart_agent(&master).unwrap();
@@ -168,15 +173,15 @@ async fn a_drained_master_hands_over_and_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spare_is_cloned_anew_and_a_node_that_will_not_return_is_forgotten() {
     let mut rig = start().await;
-    let [master, replica, spare] = cast(&rig).await;
-    let pid = rig.database_pid(&spare).unwrap();
+    let [master, _, spare] = cast(&rig).await;
+    let pid = rig.redis_pid(&spare).unwrap();
     ask(&rig, &["reinit", "g", &master]).refused(1, &[&format!("node {master} is master"), "switch over"]);
     ask(&rig, &["reinit", "g", "db9"]).refused(1, &["g has no node of that name"]);
     ask(&rig, &["reinit", "g", &spare, "--forget"]).refused(1, &["has a session in Consul"]);
     done(&rig, &["reinit", "g", &spare], &[&format!("{spare} has a new copy of g and is a healthy spare again")]);
     assert_ne!(rig.database_pid(&spare).unwrap(), pid);
 
-    // A spare that dies for good: it is listed by its service, until it is forgotten.
+    // A spare that dies for good: it is listed until it is forgotten.
     let has = |status: &cli::page::GroupStatus, node: &str| {
         status.members.iter().find(|member| member.id.as_str() == node).map(|member| member.reason.clone())
     };
@@ -187,6 +192,16 @@ async fn a_spare_is_cloned_anew_and_a_node_that_will_not_return_is_forgotten() {
     assert_eq!(has(&rig.status().await.unwrap(), &spare), None);
     rig.restart_agent(&spare).unwrap();
     rig.wait_whole(LIMIT).await.unwrap();
+
+    // One that was never anything but a spare and is drained: the same.
+    let [_, _, last] = cast(&rig).await;
+    done(&rig, &["drain", &last], &[&format!("{last} is drained")]);
+    assert!(has(&rig.status().await.unwrap(), &last).is_some_and(|why| why.contains("has no session")));
+    done(&rig, &["reinit", "g", &last, "--forget"], &[&format!("{last} is no longer listed in g")]);
+    assert_eq!(has(&rig.status().await.unwrap(), &last), None);
+    rig.restart_agent(&last).unwrap();
+    rig.wait_whole(LIMIT).await.unwrap();
+    let [master, replica, _] = cast(&rig).await;
 
     // A master that dies for good: listed until it is forgotten, and again when it is back.
     rig.kill_node(&master).unwrap();
