@@ -5,7 +5,7 @@
 
 use crate::agent::{AgentConfig, Engine};
 use crate::fault::{Fault, Faults, Loaded};
-use crate::proxy::{Protocol, ProxyConfig};
+use crate::proxy::ProxyConfig;
 
 impl Loaded<AgentConfig> {
     /// What this version cannot do of what the file asks for.
@@ -25,7 +25,6 @@ impl Loaded<ProxyConfig> {
         let mut missing = Missing::of(self);
         for (index, listener) in self.listeners.iter().enumerate() {
             let key = |name: &str| format!("listener[{index}].{name}");
-            missing.when(listener.protocol == Protocol::Postgres, key("protocol"), "write \"tcp\"");
             missing.when(listener.groups.len() > 1, key("groups"), "name one group");
         }
         missing.when(self.sentinel.is_some(), "sentinel".to_owned(), "leave the table out");

@@ -4,7 +4,8 @@
 //! and each connection obeys it by itself: it waits for somewhere to go, is carried, and is reset when its epoch ends.
 //! A proxy has no state of its own; any number may run side by side.
 //!
-//! Each protocol is a folder: `tcp` carries bytes, `redis` requests and replies.
+//! Each protocol is a folder: `tcp` carries bytes, `redis` requests and replies; `postgres` is carried by `tcp` with an
+//! ear on what the server says.
 
 mod counters;
 mod error;
@@ -17,6 +18,7 @@ mod learn;
 mod limits;
 mod listen;
 mod metrics;
+mod postgres;
 mod quiet;
 mod redis;
 pub mod routes;

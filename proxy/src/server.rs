@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::group::Group;
 use crate::http::{self, Pages};
+use crate::postgres::Keys;
 use crate::redis::{Crew, Login, Redis};
 use crate::stop::Stop;
 use crate::tcp::Tcp;
@@ -202,18 +203,15 @@ async fn bind_listener(
     let group = groups.entry(name.clone()).or_insert_with(|| Arc::new(Group::new(name.clone()))).clone();
     let ListenerConfig { role, hold, protocol, .. } = *listener;
     let carrier = match protocol {
-        Protocol::Tcp => {
-            let tcp = Tcp { group, role, hold, turn: AtomicUsize::new(0) };
+        Protocol::Tcp | Protocol::Postgres => {
+            let postgres = (protocol == Protocol::Postgres).then(Keys::default);
+            let tcp = Tcp { group, role, hold, turn: AtomicUsize::new(0), postgres };
             Carrier::Tcp(Arc::new(tcp))
         }
         Protocol::Redis => {
             let account = account(name, config)?;
             let redis = Redis { group, role, hold, account, proxy: config.proxy.name.clone() };
             Carrier::Redis(Arc::new(redis))
-        }
-        Protocol::Postgres => {
-            let key = format!("listener[{index}].protocol");
-            return Err(not_built(&key, "the protocol \"postgres\"", "write \"tcp\""));
         }
     };
     let (address, sockets) =

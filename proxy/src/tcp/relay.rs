@@ -37,14 +37,36 @@ thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
 }
 
-/// Carries bytes until both directions have ended. `heard` is called for each arrival from `backend`.
+/// Listens to what a backend sends.
+pub(crate) trait Ear {
+    /// Whether it needs to see the bytes: then they are not spliced.
+    const READS: bool;
+
+    /// Something has arrived; nothing of it has been passed on. Empty where bytes are spliced.
+    ///
+    /// # Errors
+    /// When it must not be passed on; that ends the relay.
+    fn hear(&mut self, bytes: &[u8]) -> io::Result<()>;
+}
+
+/// An ear that only notes that something came.
+impl<F: FnMut()> Ear for F {
+    const READS: bool = false;
+
+    fn hear(&mut self, _: &[u8]) -> io::Result<()> {
+        self();
+        Ok(())
+    }
+}
+
+/// Carries bytes until both directions have ended. `ear` listens to each arrival from `backend`.
 ///
 /// The end of one direction is passed on, and the other goes on until it ends too: that end is told by the close, which
 /// is the caller's.
 ///
 /// # Errors
 /// Whatever the first failing read or write says; what is under way in the other direction is given up.
-pub(crate) async fn relay<C, B>(client: &mut C, backend: &mut B, mut heard: impl FnMut()) -> io::Result<()>
+pub(crate) async fn relay<C, B>(client: &mut C, backend: &mut B, ear: &mut impl Ear) -> io::Result<()>
 where
     C: Side,
     B: Side,
@@ -52,8 +74,8 @@ where
     let (mut up, mut down) = (Way::default(), Way::default());
     poll_fn(|cx| {
         SCRATCH.with_borrow_mut(|scratch| {
-            let up_ended = up.poll(cx, client, backend, scratch, &mut || ())?.is_ready();
-            let down_ended = down.poll(cx, backend, client, scratch, &mut heard)?.is_ready();
+            let up_ended = up.poll(cx, client, backend, scratch, &mut || {})?.is_ready();
+            let down_ended = down.poll(cx, backend, client, scratch, ear)?.is_ready();
             match (up_ended, down_ended) {
                 (true, true) => Poll::Ready(Ok(())),
                 (true, false) => up.pass_end_on(cx, backend),
@@ -93,13 +115,13 @@ enum Source {
 
 impl Way {
     /// Ready once the sender has ended and the receiver has everything.
-    fn poll<R: Side, W: Side>(
+    fn poll<R: Side, W: Side, E: Ear>(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut R,
         to: &mut W,
         scratch: &mut [u8],
-        heard: &mut impl FnMut(),
+        ear: &mut E,
     ) -> Poll<io::Result<()>> {
         for _ in 0..ROUNDS {
             ready!(self.poll_flush(cx, to))?;
@@ -107,12 +129,13 @@ impl Way {
                 return Poll::Ready(Ok(()));
             }
             let arrived = match (&mut self.bulk, from.socket()) {
-                (Some(bulk), Some(socket)) => bulk.poll_fill(cx, socket),
-                _ => self.poll_copy(cx, from, to, scratch),
+                (Some(bulk), Some(socket)) => bulk.poll_fill(cx, socket).map_ok(|bytes| (bytes, true)),
+                _ => self.poll_copy(cx, from, to, scratch, ear).map_ok(|bytes| (bytes, false)),
             };
             match arrived {
-                Poll::Ready(Ok(0)) => self.source = Source::Ended,
-                Poll::Ready(Ok(_)) => heard(),
+                Poll::Ready(Ok((0, _))) => self.source = Source::Ended,
+                Poll::Ready(Ok((_, spliced))) if spliced => ear.hear(&[])?,
+                Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     (self.full, self.bulk) = (0, None);
@@ -134,17 +157,21 @@ impl Way {
     }
 
     /// Reads once and gives what came to the receiver.
-    fn poll_copy<R: Side, W: Side>(
+    fn poll_copy<R: Side, W: Side, E: Ear>(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut R,
         to: &mut W,
         scratch: &mut [u8],
+        ear: &mut E,
     ) -> Poll<io::Result<usize>> {
         let mut buf = ReadBuf::new(scratch);
         ready!(Pin::new(&mut *from).poll_read(cx, &mut buf))?;
-        self.full = if buf.remaining() == 0 { self.full + 1 } else { 0 };
-        if self.full == BURST {
+        self.full = if buf.remaining() == 0 { self.full.saturating_add(1) } else { 0 };
+        if !buf.filled().is_empty() {
+            ear.hear(buf.filled())?;
+        }
+        if self.full == BURST && !E::READS {
             self.full = 0;
             // Without a descriptor to spare it goes on as before.
             self.bulk = from.socket().zip(to.socket()).and_then(|_| Bulk::begin().ok());
@@ -203,7 +230,7 @@ mod tests {
     fn pair(room: usize) -> (DuplexStream, DuplexStream, tokio::task::JoinHandle<io::Result<()>>) {
         let (client, mut inner) = duplex(room);
         let (backend, mut outer) = duplex(room);
-        let relay = tokio::spawn(async move { relay(&mut inner, &mut outer, || ()).await });
+        let relay = tokio::spawn(async move { relay(&mut inner, &mut outer, &mut || ()).await });
         (client, backend, relay)
     }
 
@@ -262,7 +289,7 @@ mod tests {
     async fn bursts_between_sockets_are_spliced_and_arrive_whole() {
         let (mut client, mut inner) = connection().await;
         let (mut backend, mut outer) = connection().await;
-        let relay = tokio::spawn(async move { relay(&mut inner, &mut outer, || ()).await });
+        let relay = tokio::spawn(async move { relay(&mut inner, &mut outer, &mut || ()).await });
         assert_eq!(bulk::kept(), 0);
         let sent: Vec<u8> = (0..8_000_000_u32).map(|i| (i % 251) as u8).collect();
         for _ in 0..3 {
@@ -300,7 +327,8 @@ mod tests {
     async fn an_idle_relay_is_small() {
         let (client, mut inner) = duplex(8);
         let (backend, mut outer) = duplex(8);
-        let idle = relay(&mut inner, &mut outer, || ());
+        let mut ear = || ();
+        let idle = relay(&mut inner, &mut outer, &mut ear);
         assert!(size_of_val(&idle) < 256, "{} bytes", size_of_val(&idle));
         drop((client, backend));
     }

@@ -2,7 +2,7 @@
 
 use super::world::{Echo, Front, LIMIT, config, limited, round_trip, until};
 use crate::{Error, Proxy};
-use config::{ListenerRole, Protocol};
+use config::ListenerRole;
 use election::Phase;
 use std::error::Error as _;
 use std::io::ErrorKind;
@@ -81,10 +81,6 @@ async fn an_address_that_is_taken_is_named_with_its_key() {
 
 #[tokio::test]
 async fn what_is_not_built_is_refused_with_its_key() {
-    let mut asks = config("127.0.0.1:0", ListenerRole::Master, LIMIT);
-    asks.listeners[0].protocol = Protocol::Postgres;
-    let error = Proxy::bind(asks).await.expect_err("not built");
-    assert!(error.to_string().starts_with("listener[0].protocol: "), "{error}");
     let mut asks = config("127.0.0.1:0", ListenerRole::Master, LIMIT);
     asks.listeners[0].groups.push("h".into());
     let error = Proxy::bind(asks).await.expect_err("not built");
