@@ -147,7 +147,7 @@ async fn comes_back(story: &Story, node: &str) -> Result<()> {
     };
     until("a file that a crash leaves whole", whole).await?;
     let run = story.agent(node).await?.database.status().map(|status| status.incarnation.clone());
-    story.kill_redis(node)?;
+    story.kill_database(node)?;
     let back = async || {
         let said = story.agent(node).await?;
         let now = said.database.status().map(|status| status.incarnation.clone());

@@ -151,7 +151,7 @@ async fn a_drained_master_hands_over_and_loses_nothing() {
     let status = rig.status().await.unwrap();
     let gone = status.members.iter().find(|member| member.id.as_str() == master).expect("it is not listed");
     assert!(!gone.healthy && gone.reason.contains("has no session"), "{gone:?}");
-    assert_eq!((gone.engine.as_deref(), gone.port), (Some("redis"), Some(rig.redis_addr(&master).unwrap().port())));
+    assert_eq!((gone.engine.as_deref(), gone.port), (Some("redis"), Some(rig.database_addr(&master).unwrap().port())));
 
     // It comes back as any node does; then the same by a signal, of the present master.
     rig.restart_agent(&master).unwrap();
@@ -159,7 +159,7 @@ async fn a_drained_master_hands_over_and_loses_nothing() {
     assert_eq!(second, replica);
     let ended = rig.drain_agent(&second, LIMIT).await.unwrap().expect("it ends by itself");
     assert_eq!((ended.code(), ended.signal()), (Some(0), None));
-    assert!(rig.redis_pid(&second).is_err(), "its database runs");
+    assert!(rig.database_pid(&second).is_err(), "its database runs");
     let left: Value = http().get(&services).send().await.unwrap().json().await.unwrap();
     assert!(!left.to_string().contains(&format!("g-{second}")), "{left}");
     let open = |status: &cli::page::GroupStatus| status.active_master() == Some(next.as_str());
@@ -174,7 +174,7 @@ async fn a_drained_master_hands_over_and_loses_nothing() {
 async fn a_spare_is_cloned_anew_and_a_node_that_will_not_return_is_forgotten() {
     let mut rig = start().await;
     let [master, _, spare] = cast(&rig).await;
-    let pid = rig.redis_pid(&spare).unwrap();
+    let pid = rig.database_pid(&spare).unwrap();
     ask(&rig, &["reinit", "g", &master]).refused(1, &[&format!("node {master} is master"), "switch over"]);
     ask(&rig, &["reinit", "g", "db9"]).refused(1, &["g has no node of that name"]);
     ask(&rig, &["reinit", "g", &spare, "--forget"]).refused(1, &["has a session in Consul"]);

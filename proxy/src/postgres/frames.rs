@@ -143,7 +143,7 @@ mod tests {
         let login = [
             message(b'R', &[0, 0, 0, 0]),
             message(b'S', b"in_hot_standby\0on\0"),
-            message(b'S', b"server_version\015.18\0"),
+            message(b'S', b"server_version\x0015.18\0"),
             message(b'K', &[0, 0, 0, 7, 1, 2, 3, 4]),
             message(b'Z', b"I"),
             message(b'S', b"in_hot_standby\0off\0"),
