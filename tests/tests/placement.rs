@@ -72,7 +72,7 @@ async fn a_node_of_priority_0_is_never_master_nor_hot_replica() -> Result<()> {
     let both = Some((Some("db2".to_owned()), Some("db3".to_owned())));
     until("db3 as hot replica", async || Ok(Some(record(&story).await?).filter(|seen| *seen == both))).await?;
     until("a healthy copy behind it", async || Ok(last.status().await?.healthy.then_some(()))).await?;
-    story.understudy(&["switchover", story.group(), "--to", "db1"])?.refused(1, &["db1", "priority 0"])?;
+    story.understudy(&["switchover", story.group(), "--to", "db1"])?.refused(1, &["db1", "its priority is 0"])?;
     assert_eq!(record(&story).await?, both);
     Ok(())
 }

@@ -81,10 +81,10 @@ async fn is_copy(agent: SocketAddr) -> Result<bool> {
 
 async fn sentinel() -> Result<Duration> {
     let mut rig = SentinelRig::start().await?;
-    let (old, sentinels) = (rig.database_addr(0), rig.sentinels());
+    let (old, sentinels) = (rig.redis_addr(0), rig.sentinels());
     let writer = Writer::start("bench", by_sentinel(sentinels.clone()));
     warm(&writer).await?;
-    rig.kill_database(0);
+    rig.kill_redis(0);
     // Back before the Sentinels have acted it would be master again, and nothing would have to rejoin.
     until("another master", async || Ok(ask_master(sentinels[1])? != old)).await?;
     let at = Instant::now();

@@ -13,7 +13,7 @@ use std::time::Instant;
 pub(crate) async fn once(fault: Fault) -> Result<Sample> {
     let mut rig = SentinelRig::start().await?;
     // The master is the first node.
-    let old = rig.database_addr(0);
+    let old = rig.redis_addr(0);
     let writer = Writer::start("bench", by_sentinel(rig.sentinels()));
     warm(&writer).await?;
     let at = strike(&mut rig, fault).await?;
@@ -34,7 +34,7 @@ pub(crate) async fn once(fault: Fault) -> Result<Sample> {
 async fn strike(rig: &mut SentinelRig, fault: Fault) -> Result<Instant> {
     let at = Instant::now();
     match fault {
-        Fault::Kill => rig.kill_database(0),
+        Fault::Kill => rig.kill_redis(0),
         Fault::Node => rig.kill_node(0),
         Fault::Hang => rig.freeze(0),
         Fault::Switchover => rig.command(1, &["SENTINEL", "FAILOVER", MASTER_NAME]).await?,

@@ -59,7 +59,7 @@ impl SentinelRig {
     }
 
     /// Where a node's Redis listens.
-    pub(crate) fn database_addr(&self, index: usize) -> SocketAddr {
+    pub(crate) fn redis_addr(&self, index: usize) -> SocketAddr {
         loopback(self.nodes[index].redis_port)
     }
 
@@ -68,7 +68,7 @@ impl SentinelRig {
         self.nodes.iter().map(|node| loopback(node.sentinel_port)).collect()
     }
 
-    pub(crate) fn kill_database(&mut self, index: usize) {
+    pub(crate) fn kill_redis(&mut self, index: usize) {
         self.nodes[index].redis = None;
     }
 
@@ -144,7 +144,7 @@ impl SentinelRig {
     }
 
     async fn replicas_online(&self) -> Result<bool> {
-        Ok(info(self.database_addr(0)).await?.matches("state=online").count() == NODES - 1)
+        Ok(info(self.redis_addr(0)).await?.matches("state=online").count() == NODES - 1)
     }
 
     async fn sentinels_ready(&self) -> Result<bool> {
