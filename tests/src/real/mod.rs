@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use cli::page::GroupStatus;
 use cli::rig::{Builder, Rig, RigError, Writer, http, output, understudy_binary};
 use election::HistoryEntry;
+use redis::aio::MultiplexedConnection;
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::process::Command;
@@ -163,14 +164,22 @@ impl Story {
         page.instances.into_iter().next().context("an agent without an instance")
     }
 
+    /// A connection to a node's running database, as its agent makes it: it may do what clients may not.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn as_agent(&self, node: &str) -> Result<MultiplexedConnection> {
+        let file = self.rig.folder().join(node).join("agent").join(format!("{}.secret", self.rig.group()));
+        let password = std::fs::read_to_string(&file)?;
+        connect_as(self.rig.database_addr(node)?, "understudy", password.trim()).await
+    }
+
     /// A setting of a node's running database, asked for as its agent would: clients may not see settings.
     ///
     /// # Errors
     /// When it does not answer, or has no such setting.
     pub async fn setting(&self, node: &str, key: &str) -> Result<String> {
-        let file = self.rig.folder().join(node).join("agent").join(format!("{}.secret", self.rig.group()));
-        let password = std::fs::read_to_string(&file)?;
-        let mut agent = connect_as(self.rig.database_addr(node)?, "understudy", password.trim()).await?;
+        let mut agent = self.as_agent(node).await?;
         let pair: Vec<String> = redis::cmd("CONFIG").arg("GET").arg(key).query_async(&mut agent).await?;
         pair.into_iter().nth(1).with_context(|| format!("no setting {key}"))
     }
