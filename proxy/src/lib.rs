@@ -31,8 +31,12 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+/// The fuzz targets of this package.
 #[cfg(any(test, feature = "fuzzing"))]
-pub use redis::fuzzing;
+pub mod fuzzing {
+    pub use crate::postgres::fuzzing::postgres;
+    pub use crate::redis::fuzzing::{replies, requests};
+}
 
 pub use error::Error;
 pub use server::{DRAIN_LIMIT, Proxy, run};

@@ -5,6 +5,8 @@
 //! cancel a query goes to the server that runs it.
 
 pub(crate) mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub(crate) mod opening;
 
 use crate::routes::Endpoint;

@@ -26,6 +26,34 @@ pub(crate) enum Opening {
     Cancel { key: Vec<u8>, message: Vec<u8> },
 }
 
+/// The first message's length and code.
+const HEAD: usize = 8;
+
+/// What the head of a client's message announces.
+#[derive(Debug, PartialEq, Eq)]
+enum Head {
+    /// Encryption is asked for.
+    Encryption,
+    /// A message of so many bytes, head included.
+    Message(usize),
+}
+
+fn head(bytes: [u8; HEAD]) -> Option<Head> {
+    let [a, b, c, d, e, f, g, h] = bytes;
+    let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
+    match u32::from_be_bytes([e, f, g, h]) {
+        SSL | GSS if length == HEAD => Some(Head::Encryption),
+        _ => (HEAD..=LONGEST).contains(&length).then_some(Head::Message(length)),
+    }
+}
+
+fn opening(message: Vec<u8>) -> Opening {
+    match message[4..HEAD] == CANCEL.to_be_bytes() {
+        true => Opening::Cancel { key: message[HEAD..].to_vec(), message },
+        false => Opening::Startup(message),
+    }
+}
+
 /// Reads a client's first message. Encryption is declined: whoever insists on it breaks off.
 ///
 /// # Errors
@@ -33,25 +61,18 @@ pub(crate) enum Opening {
 pub(crate) async fn receive<C: AsyncRead + AsyncWrite + Unpin>(client: &mut C) -> io::Result<Opening> {
     // Each kind of encryption is asked for once at most.
     for _ in 0..3 {
-        let mut head = [0; 8];
-        client.read_exact(&mut head).await?;
-        let [a, b, c, d, e, f, g, h] = head;
-        let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
-        let code = u32::from_be_bytes([e, f, g, h]);
-        if !(head.len()..=LONGEST).contains(&length) {
-            break;
+        let mut bytes = [0; HEAD];
+        client.read_exact(&mut bytes).await?;
+        match head(bytes) {
+            None => break,
+            Some(Head::Encryption) => client.write_all(b"N").await?,
+            Some(Head::Message(length)) => {
+                let mut message = vec![0; length];
+                message[..HEAD].copy_from_slice(&bytes);
+                client.read_exact(&mut message[HEAD..]).await?;
+                return Ok(opening(message));
+            }
         }
-        if matches!(code, SSL | GSS) && length == head.len() {
-            client.write_all(b"N").await?;
-            continue;
-        }
-        let mut message = vec![0; length];
-        message[..head.len()].copy_from_slice(&head);
-        client.read_exact(&mut message[head.len()..]).await?;
-        return Ok(match code {
-            CANCEL => Opening::Cancel { key: message[head.len()..].to_vec(), message },
-            _ => Opening::Startup(message),
-        });
     }
     Err(io::Error::new(io::ErrorKind::InvalidData, "the client does not speak PostgreSQL's protocol"))
 }

@@ -13,7 +13,7 @@ mod course;
 mod crew;
 mod dial;
 #[cfg(any(test, feature = "fuzzing"))]
-pub mod fuzzing;
+pub(crate) mod fuzzing;
 pub(crate) mod inline;
 mod mailbox;
 pub(crate) mod mux;

@@ -4,6 +4,7 @@ mod carrying;
 mod fencing;
 mod holding;
 mod pages;
+mod postgres;
 mod redis;
 mod replicas;
 mod stopping;

@@ -53,7 +53,7 @@ async fn spread(front: &Front, count: usize) -> (Vec<String>, Vec<tokio::net::Tc
     (names, clients)
 }
 
-async fn vouched(front: &Front, count: usize) {
+pub(super) async fn vouched(front: &Front, count: usize) {
     let target = front.group.subscribe(ListenerRole::Replica);
     until("the agents were asked", async || target.borrow().admit.len() == count).await;
 }
