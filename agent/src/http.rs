@@ -1,19 +1,22 @@
 //! The agent's HTTP: `/status`, health, the endpoints of load balancers, and the peers' beats.
 
 use crate::api::{AgentStatus, InstanceStatus};
+use crate::engine::mariadb::copy::{Copies, PROOF_HEADER, Stream};
 use crate::instance::Message;
 use crate::peers::KEY_HEADER;
 use bytes::Bytes;
 use election::{Beat, Engine, EngineRole, Phase, Role};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Either, Full, Limited};
+use hyper::body::{Body, Frame, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -33,6 +36,8 @@ pub(crate) struct Served {
     pub(crate) status: watch::Receiver<Arc<InstanceStatus>>,
     pub(crate) messages: mpsc::Sender<Message>,
     pub(crate) peer_key: String,
+    /// Who serves copies of its database, where agents do.
+    pub(crate) copies: Option<Copies>,
 }
 
 /// What the server answers from.
@@ -42,7 +47,7 @@ pub(crate) struct State {
     pub(crate) instances: BTreeMap<String, Served>,
 }
 
-type Answer = Response<Full<Bytes>>;
+type Answer = Response<Either<Full<Bytes>, Copy>>;
 
 /// Serves until `stop`.
 pub(crate) async fn serve(listener: TcpListener, state: Arc<State>, stop: CancellationToken) {
@@ -84,6 +89,9 @@ async fn answer(state: &State, request: Request<Incoming>) -> Answer {
     let path = request.uri().path().to_owned();
     if path == "/peer" {
         return if request.method() == Method::POST { peer(state, request).await } else { not_allowed("POST") };
+    }
+    if let Some((served, "copy")) = instance_path(state, &path) {
+        return if request.method() == Method::POST { copy(served, &request) } else { not_allowed("POST") };
     }
     let query = request.uri().query().map(str::to_owned);
     match *request.method() {
@@ -209,6 +217,33 @@ async fn peer(state: &State, request: Request<Incoming>) -> Answer {
     }
 }
 
+/// A copy of an instance's database, for an agent that proves that it may replicate from it.
+fn copy(served: &Served, request: &Request<Incoming>) -> Answer {
+    let Some(copies) = &served.copies else {
+        return text(StatusCode::NOT_FOUND, "this engine makes its copies by itself\n");
+    };
+    let proof = request.headers().get(PROOF_HEADER).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    match copies.stream(proof) {
+        Ok(stream) => Response::new(Either::Right(Copy(stream))),
+        Err(why) => text(StatusCode::FORBIDDEN, &format!("{why}\n")),
+    }
+}
+
+/// The body of a copy: as long as its source sends, and an error when that fails.
+struct Copy(Stream);
+
+impl Body for Copy {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.0.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+    }
+}
+
 fn json(code: StatusCode, body: &impl serde::Serialize) -> Answer {
     let body = serde_json::to_vec(body).unwrap_or_default();
     respond(code, "application/json", body)
@@ -225,7 +260,7 @@ fn not_allowed(methods: &'static str) -> Answer {
 }
 
 fn respond(code: StatusCode, kind: &'static str, body: Vec<u8>) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    let mut answer = Response::new(Either::Left(Full::new(Bytes::from(body))));
     *answer.status_mut() = code;
     answer.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
     answer

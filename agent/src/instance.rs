@@ -12,6 +12,7 @@ use crate::step::{Asking, BEAT_EVERY_MS, Done, Effect, Event, Poll, Step, What};
 use crate::{consul_side, database};
 use consul::{Consul, GroupView, Presence, Registrar, ServiceState};
 use election::{Address, Beat, Command, CommandOp, Duty, Engine, Member, Millis, NodeId, Reason, Role};
+use std::collections::BTreeMap;
 use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -69,6 +70,8 @@ pub(crate) struct Instance {
     pub(crate) sender: mpsc::Sender<Message>,
     /// The recorded master's database, for the task that knocks at it.
     pub(crate) knock: watch::Sender<Option<Address>>,
+    /// Where the peers' agents listen, by their databases' addresses, for the task that owns this one.
+    pub(crate) agents: watch::Sender<BTreeMap<Address, String>>,
     /// What the proxies are to be asked.
     pub(crate) asking: watch::Sender<Asking>,
     /// What `/status` and the health endpoints answer.
@@ -197,6 +200,12 @@ impl Instance {
         for member in self.step.view().members.values().filter(|m| m.id != self.step.me().id) {
             peers.learn(&member.id, &member.agent);
         }
+        let members = self.step.view().members.values();
+        let agents = || members.map(|m| (Address::new(m.address.clone(), m.port), m.agent.clone())).collect();
+        self.agents.send_if_modified(|known| {
+            let now: BTreeMap<Address, String> = agents();
+            std::mem::replace(known, now.clone()) != now
+        });
     }
 
     /// Starts the effect, if there is one, and says when to look again.

@@ -180,15 +180,18 @@ impl Agent {
     ) -> Result<(String, Served), Error> {
         let group = instance.group.clone();
         let name = group.0.clone();
+        let (agents, known_agents) = watch::channel(BTreeMap::new());
         let site = Site {
             node: self.config.node.name.0.clone(),
             address: self.config.node.address.clone(),
             data_dir: self.config.node.data_dir.clone(),
             origin: Instant::now(),
+            agents: known_agents,
         };
         let database =
             Database::open(instance, &site).await.map_err(|source| Error::Engine { group: name.clone(), source })?;
         let databases = database.databases();
+        let copies = database.copies();
         let memory = MemoryFile::new(&self.config.node.data_dir, &name);
         let remembered = memory.load().map_err(|source| Error::Memory { group: name.clone(), source })?;
         let me = self.me(instance);
@@ -225,6 +228,7 @@ impl Agent {
             database: orders,
             sender: sender.clone(),
             knock,
+            agents,
             published,
             presence: self.consul.keep_member(&group, &self.config.node.name, session),
             registrar,
@@ -235,7 +239,7 @@ impl Agent {
         };
         let views = self.consul.watch_group(&group);
         tasks.spawn(driver.run(messages, views));
-        Ok((name, Served { status: seen, messages: sender, peer_key }))
+        Ok((name, Served { status: seen, messages: sender, peer_key, copies }))
     }
 
     fn me(&self, instance: &InstanceConfig) -> Me {

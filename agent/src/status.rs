@@ -32,7 +32,7 @@ pub(crate) fn instance(step: &Step, now: Millis, engine: &'static str) -> Instan
         max_lag: step.policy().max_lag,
         database: step.engine().clone(),
         remembered: step.memory().record.as_deref().cloned(),
-        caveats: caveats(step),
+        caveats: caveats(step, engine),
         record,
     }
 }
@@ -74,11 +74,15 @@ fn follows(status: &Status) -> bool {
 }
 
 /// What a user should know that is not a fault.
-fn caveats(step: &Step) -> Vec<String> {
+fn caveats(step: &Step, engine: &str) -> Vec<String> {
     if role(step) != Some(Role::Master) {
         return Vec::new();
     }
     let what = match step.policy().durability {
+        Durability::Sync if engine != config::Engine::Redis.as_str() => {
+            "a commit whose wait for the hot replica is cancelled (KILL QUERY, a cancel request) is answered although only \
+             the master has it"
+        }
         Durability::Sync => {
             "clients in tcp mode: writes acknowledged in the last milliseconds before the master dies may be lost; a redis \
              listener acknowledges none before the hot replica has it"

@@ -46,7 +46,7 @@ pub enum Engine {
     Redis,
     /// PostgreSQL.
     Postgres,
-    /// MariaDB, or MySQL 8.
+    /// MariaDB.
     Mariadb,
 }
 

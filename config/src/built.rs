@@ -13,7 +13,7 @@ impl Loaded<AgentConfig> {
         let mut missing = Missing::of(self);
         for (index, instance) in self.instances.iter().enumerate() {
             let key = |name: &str| format!("instance[{index}].{name}");
-            missing.when(instance.engine != Engine::Redis, key("engine"), "write \"redis\"");
+            missing.when(instance.engine == Engine::Postgres, key("engine"), "write \"redis\" or \"mariadb\"");
         }
         Faults::new(missing.faults)
     }

@@ -80,7 +80,49 @@ pub const POSTGRES_MANAGED: &[(&str, &str)] = &[
 ];
 
 /// Settings of MariaDB that are not the user's, and the reason. A `*` at the end stands for any rest.
-pub const MARIADB_MANAGED: &[(&str, &str)] = &[];
+pub const MARIADB_MANAGED: &[(&str, &str)] = &[
+    ("basedir", "set the instance's `bin` instead"),
+    ("bind_address", "the instance listens where `node.address` says"),
+    ("binlog_format", "copies are told rows"),
+    ("datadir", "this is the instance's `data_dir`"),
+    ("general_log_file", "the agent keeps the server's output"),
+    ("gtid_*", "the agent tells how far a copy has come by it"),
+    ("init_file", "the agent sets its accounts up with it"),
+    ("init_rpl_role", "the agent decides what a restart rolls back"),
+    ("innodb_doublewrite", "a crash must not leave half a page"),
+    ("innodb_flush_log_at_trx_commit", "an acknowledged commit must be on disk"),
+    ("innodb_force_recovery", "damage must not spread silently"),
+    ("innodb_read_only", "the agent decides who takes writes"),
+    ("log_basename", "the agent knows the logs by their names"),
+    ("log_bin*", "the agent knows the logs by their names"),
+    ("log_error", "the agent keeps the server's output"),
+    ("log_slave_updates", "a copy must be able to feed others"),
+    ("master_*", "the agent decides who follows whom"),
+    ("max_connect_errors", "peers and proxies knock without logging in"),
+    ("pid_file", "the agent supervises the process"),
+    ("port", "this is the instance's `port`"),
+    ("read_only", "the agent decides who takes writes"),
+    ("relay_*", "what was acknowledged and not applied is in the relay log"),
+    ("replicate_*", "a copy holds everything"),
+    ("report_*", "others reach the instance at `node.address`"),
+    ("rpl_semi_sync_*", "the agent says who must have a commit before it is acknowledged"),
+    ("server_id", "the agent draws one for each run"),
+    ("skip_log_bin", "copies are fed by the binary log"),
+    ("skip_grant_tables", "the agent keeps the accounts"),
+    ("skip_name_resolve", "peers and proxies knock without logging in"),
+    ("skip_networking", "peers and proxies connect from other machines"),
+    ("skip_slave_start", "the agent decides who follows whom"),
+    ("slave_net_timeout", "the agent tells a silent link by it"),
+    ("slave_skip_errors", "the copies would part silently"),
+    ("slave_sql_verify_checksum", "damage must not spread silently"),
+    ("socket", "the agent connects there"),
+    ("sync_binlog", "an acknowledged commit must be on disk"),
+    ("sync_master_info", "a copy must know after a crash whom it followed"),
+    ("sync_relay_log*", "an acknowledged commit must be on disk"),
+    ("tc_heuristic_recover", "the agent decides what a restart rolls back"),
+    ("user", "the agent runs the server as a user that it chooses"),
+    ("wsrep_*", "a group replaces Galera"),
+];
 
 /// How many databases a user may have. The agent adds one for its marker, and each costs memory when it is empty.
 const DATABASES: std::ops::RangeInclusive<u32> = 1..=1000;

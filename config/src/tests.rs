@@ -236,7 +236,7 @@ fn settings_that_are_not_the_users_are_told() {
         ],
     );
     // Another engine's settings are not Redis's.
-    agent(&format!("{}[instance.settings]\nport = 1\n", AGENT.replace("\"redis\"", "\"postgres\"")));
+    agent(&format!("{}[instance.settings]\nmaxmemory = 1\n", AGENT.replace("\"redis\"", "\"postgres\"")));
 }
 
 #[test]
@@ -441,7 +441,7 @@ fn what_is_not_built_is_named_with_its_line() {
     };
     built(agent(AGENT).not_built_yet(), &[]);
     built(proxy(PROXY).not_built_yet(), &[]);
-    let text = AGENT.replace("\"redis\"", "\"mariadb\"")
+    let text = AGENT.replace("\"redis\"", "\"postgres\"")
         + "adopt = true\n[group.cache]\ndurability = \"async\"\nfsync = true\n";
     built(agent(&text).not_built_yet(), &["7 instance[0].engine"]);
     let postgres = PROXY.replace("[\"cache\"]", "[\"cache\"]\nprotocol = \"postgres\"");

@@ -8,19 +8,22 @@
 mod account;
 mod error;
 mod folder;
+pub(crate) mod mariadb;
 pub(crate) mod redis;
 #[allow(dead_code, reason = "for servers of many processes; those come next")]
 mod supervise;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use config::InstanceConfig;
-use election::{EngineOp, Secret};
+use election::{Address, EngineOp, Secret};
 use tokio::sync::watch;
 
 pub use self::error::EngineError;
+pub use self::mariadb::Mariadb;
 pub use self::redis::Redis;
 pub use self::supervise::Life;
 use crate::knock::Knock;
@@ -65,6 +68,11 @@ pub trait Engine: Send {
 
     /// How many numbered databases clients have, where the engine has such.
     fn databases(&self) -> Option<u32>;
+
+    /// Who serves copies of the database to other agents, where the engine leaves that to them.
+    fn copies(&self) -> Option<mariadb::copy::Copies> {
+        None
+    }
 }
 
 /// What an engine has to know of the node it is on.
@@ -78,6 +86,8 @@ pub struct Site {
     pub data_dir: PathBuf,
     /// What the agent's [`Millis`](election::Millis) count from.
     pub origin: Instant,
+    /// Where the agents of the group's other nodes listen, by the addresses of their databases.
+    pub agents: watch::Receiver<BTreeMap<Address, String>>,
 }
 
 /// Makes [`Database`] out of the engines, each named as in [`config::Engine`].
@@ -140,6 +150,12 @@ macro_rules! engines {
                     $(Self::$name(engine) => engine.databases(),)+
                 }
             }
+
+            fn copies(&self) -> Option<mariadb::copy::Copies> {
+                match self {
+                    $(Self::$name(engine) => engine.copies(),)+
+                }
+            }
         }
     };
 }
@@ -147,6 +163,8 @@ macro_rules! engines {
 engines! {
     /// Redis or Valkey.
     Redis,
+    /// MariaDB.
+    Mariadb,
 }
 
 /// What makes a database of this kind answer without a login, with a greeting or an error: both are signs of life.

@@ -73,6 +73,7 @@ impl Node {
             address: "127.0.0.1".into(),
             data_dir: dir.path().join("agent"),
             origin: Instant::now(),
+            agents: tokio::sync::watch::channel(std::collections::BTreeMap::new()).1,
         };
         Self { redis: None, config, site, dir }
     }

@@ -1,0 +1,741 @@
+//! MariaDB: one server, its folder, and what this agent has done to it.
+
+mod accounts;
+mod boot;
+mod config;
+pub(crate) mod copy;
+mod files;
+mod gtid;
+mod marker;
+mod note;
+mod ops;
+mod probe;
+mod program;
+mod relay;
+mod sql;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use ::config::InstanceConfig;
+use election::{Address, EngineOp, Incarnation, Millis, Nonce, Secret, Status};
+use tokio::process::Command;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use self::boot::Boot;
+use self::config::Plan;
+use self::copy::{Copies, Fetch};
+use self::ops::Marking;
+use self::probe::{Answers, Follows, Memo, Stuck};
+use self::program::Program;
+use self::sql::{Link, Target};
+use super::account::Account;
+use super::folder::{self, Found, Identity};
+use super::supervise::{Life, Supervisor};
+use super::{DEATH_LAG, Engine, EngineError, KEPT, OP_LIMIT, PROBE_LIMIT, Site};
+
+/// What the operating system calls a server that must not run as root.
+const USER: &str = "mysql";
+
+/// Making a new data folder takes seconds; on a slow disk, many.
+const START_LIMIT: Duration = Duration::from_secs(120);
+
+/// So long a start waits for the first answer. A server that recovers from a crash takes longer, and counts as loading.
+const ANSWER_LIMIT: Duration = Duration::from_secs(4);
+
+/// To follow may mean to start a copy that was fetched.
+const FOLLOW_LIMIT: Duration = Duration::from_secs(30);
+
+/// How often a starting server is asked whether it answers.
+const START_POLL: Duration = Duration::from_millis(10);
+
+/// How long an orderly end may take.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// After a copy that failed, the next is begun this late.
+const COPY_AGAIN: Duration = Duration::from_secs(3);
+
+/// A file system with less room than this, in bytes, counts as one that takes no writes: the server itself would wait for
+/// room, without an answer to anybody.
+const DISK_RESERVE: u64 = 32 << 20;
+
+/// The path of a unix socket is no longer than this, in bytes.
+const SOCKET_PATH_LIMIT: usize = 107;
+
+/// The log, in the data folder.
+const LOG: &str = "mariadb.log";
+
+/// The server's socket, in the data folder.
+const SOCKET: &str = "mariadb.sock";
+
+/// One MariaDB instance.
+#[derive(Debug)]
+pub struct Mariadb {
+    setup: Setup,
+    program: Program,
+    supervisor: Supervisor,
+    link: Option<Link>,
+    target: Target,
+    /// What was done to the run of the process that `heard_from` names.
+    memo: Memo,
+    /// The run that answered last; `None` before the process of now has answered.
+    heard_from: Option<Incarnation>,
+    /// When it did.
+    heard: Option<Instant>,
+    version: String,
+    /// The newest epoch whose last writes are kept in the folder.
+    kept: Option<u64>,
+    /// Copies for others.
+    copies: Copies,
+    /// The copy that is being fetched.
+    copying: Option<Copying>,
+    /// Since when it is waited for the group's word on how a crashed master is to be started.
+    undecided_since: Option<Instant>,
+    /// Why it is not started yet.
+    waiting: Option<String>,
+    /// The last start was to roll back what nobody acknowledged.
+    rolled_back: bool,
+    /// Such a start failed: the tail holds what cannot be rolled back.
+    keep_tail: bool,
+    /// The marker that is being written.
+    marking: Option<Marking>,
+    /// The connection that markers are written over.
+    marker_link: Option<Link>,
+    /// What the log was last told of a copy that cannot go on.
+    told: Option<Stuck>,
+}
+
+/// A copy that is being fetched, or could not be.
+#[derive(Debug)]
+struct Copying {
+    source: Address,
+    task: Option<JoinHandle<Result<(), String>>>,
+    failed: Option<Instant>,
+}
+
+impl Drop for Copying {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+/// What the file says of the instance, and where it is.
+#[derive(Debug)]
+struct Setup {
+    group: String,
+    port: u16,
+    data_dir: PathBuf,
+    adopt: bool,
+    settings: BTreeMap<String, String>,
+    password_file: Option<PathBuf>,
+    account: Option<Account>,
+    site: Site,
+}
+
+impl Mariadb {
+    /// See [`Database::open`](super::Database::open).
+    ///
+    /// # Errors
+    ///
+    /// See there.
+    pub async fn open(instance: &InstanceConfig, site: &Site) -> Result<Self, EngineError> {
+        let setup = Setup {
+            group: instance.group.to_string(),
+            port: instance.port,
+            data_dir: folder::absolute(&instance.data_dir)?,
+            adopt: instance.adopt,
+            settings: instance.settings.clone(),
+            password_file: instance.password_file.clone(),
+            account: Account::for_server("mariadbd", USER).await?,
+            site: Site { data_dir: folder::absolute(&site.data_dir)?, ..site.clone() },
+        };
+        let program = Program::find(instance.bin.as_deref()).await?;
+        setup.client_password()?;
+        folder::prepare(&setup.site.data_dir)?;
+        if !matches!(setup.examine()?, Found::Foreign(_)) {
+            setup.prepare()?;
+        }
+        let socket = setup.data_dir.join(SOCKET);
+        if socket.as_os_str().len() > SOCKET_PATH_LIMIT {
+            return Err(EngineError::Folder {
+                path: setup.data_dir.clone(),
+                why: format!(
+                    "its path is too long for a socket in it ({SOCKET_PATH_LIMIT} bytes at most): name another"
+                ),
+            });
+        }
+        let target = Target { socket, password: setup.agent_password()? };
+        let mut supervisor = Supervisor::new(setup.own_file("run.json"));
+        if supervisor.find(setup.port, |exe| program.is_server(exe))? {
+            info!(group = setup.group, "found the database of an earlier run of this agent");
+        }
+        let copies = Copies::new(
+            &setup.group,
+            &program.backup,
+            &setup.data_dir.join(files::BACKUP_SETTINGS),
+            &setup.data_dir,
+            setup.account.as_ref(),
+        );
+        Ok(Self {
+            kept: folder::kept(&setup.data_dir, KEPT),
+            version: program.version.clone(),
+            setup,
+            program,
+            supervisor,
+            link: None,
+            target,
+            memo: Memo::default(),
+            heard_from: None,
+            heard: None,
+            copies,
+            copying: None,
+            undecided_since: None,
+            waiting: None,
+            rolled_back: false,
+            keep_tail: false,
+            marking: None,
+            marker_link: None,
+            told: None,
+        })
+    }
+
+    /// The link, made anew when there is none. Who answers may be another run than the one before.
+    async fn link(&mut self) -> Result<&mut Link, sqlx::Error> {
+        if self.link.is_none() {
+            let link = Link::open(&self.target).await?;
+            let run = Incarnation(self.supervisor.run_id().unwrap_or_default());
+            if self.heard_from.as_ref() != Some(&run) {
+                let master = note::is_master(&self.setup.own_file("role.json"), &run);
+                self.memo = Memo { master, ..Memo::default() };
+                self.heard_from = Some(run);
+            }
+            self.link = Some(link);
+        }
+        self.link.as_mut().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected).into())
+    }
+
+    async fn answers(&mut self) -> Result<Answers, sqlx::Error> {
+        Answers::ask(self.link().await?).await
+    }
+
+    async fn follows(&mut self) -> Result<Option<Follows>, sqlx::Error> {
+        let link = self.link().await?;
+        Ok(link.ask("SHOW SLAVE STATUS").await?.first().map(Follows::from_row))
+    }
+
+    /// One question, one answer.
+    async fn look(&mut self) -> Result<Status, sqlx::Error> {
+        if let Some(held) = &mut self.memo.held
+            && held.run("DO 1").await.is_err()
+        {
+            // The lock went with its connection.
+            self.memo.held = None;
+        }
+        let answers = self.answers().await?;
+        let incarnation = self.heard_from.clone().unwrap_or_default();
+        let copying = self.copying.as_ref().map(|copying| &copying.source);
+        let status = probe::status(&answers, &mut self.memo, incarnation, copying, self.kept);
+        self.tell_stuck();
+        Ok(Status { disk_ok: self.setup.has_room(), ..status })
+    }
+
+    /// The same, and once more on a new connection when an old one has ended: a client may have ended it.
+    async fn look_again(&mut self) -> Result<Status, sqlx::Error> {
+        let had_link = self.link.is_some();
+        match self.look().await {
+            Err(e) if had_link && sql::code(&e).is_none() => {
+                self.link = None;
+                self.look().await
+            }
+            seen => seen,
+        }
+    }
+
+    /// A line for a copy that cannot go on, once.
+    fn tell_stuck(&mut self) {
+        if self.told == self.memo.stuck {
+            return;
+        }
+        self.told.clone_from(&self.memo.stuck);
+        let group = &self.setup.group;
+        match &self.told {
+            Some(Stuck::Replaceable(why)) => warn!(group, "this copy cannot go on and is made anew: {why}"),
+            Some(Stuck::Errant(why)) => tracing::error!(
+                group,
+                "this copy holds transactions that its source does not have, or cannot apply what it receives: it takes no \
+                 further part until `understudy reinit {group} {}` makes it anew ({why})",
+                self.setup.site.node
+            ),
+            None => {}
+        }
+    }
+
+    /// What the folder makes of an instance that does not run.
+    fn at_rest(&self, why: String) -> election::Engine {
+        let why = self.waiting.clone().unwrap_or(why);
+        match self.setup.examine() {
+            Ok(Found::Foreign(why)) => election::Engine::Foreign { why },
+            Ok(_) => election::Engine::Down { why },
+            Err(e) => election::Engine::Down { why: format!("{why}; {e}") },
+        }
+    }
+
+    fn millis(&self, at: Instant) -> Millis {
+        let since = at.saturating_duration_since(self.setup.site.origin);
+        Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Makes the process run, and waits a while for its first answer.
+    async fn start(&mut self) -> Result<(), EngineError> {
+        if self.supervisor.life().ended().is_some() && !self.adopt_by_socket().await? {
+            match boot::decide(&self.setup, self.undecided_since) {
+                Boot::Undecided(why) if !self.keep_tail => {
+                    self.undecided_since.get_or_insert_with(Instant::now);
+                    self.waiting = Some(why);
+                    return Ok(());
+                }
+                Boot::RollBack { epoch } if !self.keep_tail => self.launch(Some(epoch)).await?,
+                _ => self.launch(None).await?,
+            }
+        }
+        let deadline = Instant::now() + ANSWER_LIMIT;
+        loop {
+            if self.link().await.is_ok() {
+                return self.begin_run().await;
+            }
+            let mut life = self.supervisor.watch();
+            let ended = timeout(START_POLL, life.wait_for(|l| l.ended().is_some())).await;
+            if let Ok(Ok(life)) = ended {
+                let why = life.ended().unwrap_or_default().to_owned();
+                // What cannot be rolled back (a change of a schema, say) keeps the server from starting.
+                self.keep_tail |= self.rolled_back;
+                return Err(EngineError::StartFailed { why });
+            }
+            if Instant::now() >= deadline {
+                return Ok(()); // It recovers, and is seen to load.
+            }
+        }
+    }
+
+    /// The first thing a new run is asked: to apply what an earlier one had received.
+    async fn begin_run(&mut self) -> Result<(), EngineError> {
+        let failed = |e| ops::fault("start", e);
+        self.setup.forget_fresh()?;
+        let Some(follows) = self.follows().await.map_err(failed)? else { return Ok(()) };
+        let link = self.link().await.map_err(failed)?;
+        match relay::apply_rest(link, &follows).await {
+            Ok(rest) => {
+                if rest {
+                    info!(group = self.setup.group, "applying what was received before the restart");
+                }
+                Ok(())
+            }
+            Err(error) => {
+                // It may lack what was acknowledged: it proves nothing, and is made anew when it may follow.
+                warn!(group = self.setup.group, %error, "the relay log of the run before cannot be read");
+                self.memo.untrusted = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes over a process that runs with this agent's password on this instance's socket and folder, although there is
+    /// no run file: the agent before this one may have ended between starting it and writing that down.
+    async fn adopt_by_socket(&mut self) -> Result<bool, EngineError> {
+        let Ok(Ok(mut link)) = timeout(PROBE_LIMIT, Link::open(&self.target)).await else { return Ok(false) };
+        let asked = timeout(PROBE_LIMIT, link.ask_one("SELECT @@pid_file AS file, @@datadir AS folder")).await;
+        let Ok(Ok(row)) = asked else { return Ok(false) };
+        let real = |path: &Path| path.canonicalize().ok();
+        let folder = row.get("folder").and_then(|path| real(Path::new(path)));
+        if folder.is_none() || folder != real(&self.setup.server_folder()) {
+            return Ok(false);
+        }
+        let pid = row.get("file").and_then(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
+        match pid {
+            Some(pid) => self.supervisor.adopt(pid, self.setup.port),
+            None => Ok(false),
+        }
+    }
+
+    /// Starts a new process. `roll_back`: what nobody acknowledged of the epoch that this node was master of is kept as a
+    /// copy of the log, and rolled back.
+    async fn launch(&mut self, roll_back: Option<u64>) -> Result<(), EngineError> {
+        match self.setup.examine()? {
+            Found::Foreign(why) => return Err(EngineError::Foreign { why }),
+            Found::Ours => self.setup.prepare()?,
+            Found::Empty => {
+                self.setup.prepare()?;
+                folder::claim(&self.setup.data_dir, &self.setup.identity())?;
+            }
+            Found::Adoptable => {
+                self.setup.prepare()?;
+                self.setup.begin_adoption()?;
+                folder::claim(&self.setup.data_dir, &self.setup.identity())?;
+            }
+        }
+        self.setup.settle(&self.program)?;
+        if !self.setup.server_folder().exists() {
+            self.setup.install(&self.program).await?;
+        }
+        self.setup.account_reaches()?;
+        if let Some(epoch) = roll_back {
+            self.keep(epoch).await?;
+        }
+        self.rolled_back = roll_back.is_some();
+        (self.undecided_since, self.waiting) = (None, None);
+        let settings = self.setup.write_settings(&self.program, &self.target)?;
+        self.forget_run();
+        let mut command = Command::new(&self.program.server);
+        command.arg(format!("--defaults-file={}", settings.display()));
+        command.arg(format!("--init-rpl-role={}", if roll_back.is_some() { "SLAVE" } else { "MASTER" }));
+        command.current_dir(self.setup.server_folder());
+        let log = self.setup.data_dir.join(LOG);
+        self.supervisor.spawn(command, self.setup.account.as_ref(), &log, self.setup.port)
+    }
+
+    /// What is known of a run ends with it.
+    fn forget_run(&mut self) {
+        self.memo = Memo::default();
+        (self.link, self.marker_link, self.marking) = (None, None, None);
+        (self.heard, self.heard_from) = (None, None);
+        self.copies.forbid();
+    }
+
+    async fn kill(&mut self) -> Result<(), EngineError> {
+        (self.link, self.marker_link, self.marking) = (None, None, None);
+        self.supervisor.kill().await
+    }
+
+    /// Ends the process in an orderly way; one that takes too long, or whose commits wait for an acknowledgement, is
+    /// killed: an orderly end would let them through.
+    async fn stop(&mut self) -> Result<(), EngineError> {
+        self.drop_copy();
+        let mut life = self.supervisor.watch();
+        if self.supervisor.life().ended().is_some() {
+            return Ok(());
+        }
+        let waiting = match timeout(PROBE_LIMIT, self.answers()).await {
+            Ok(Ok(answers)) => answers.semi_sync.enabled && answers.semi_sync.waiting > 0,
+            _ => true,
+        };
+        if waiting {
+            return self.kill().await;
+        }
+        if let Ok(link) = self.link().await {
+            let _ = timeout(PROBE_LIMIT, link.run("SHUTDOWN")).await;
+        }
+        (self.link, self.marker_link, self.marking) = (None, None, None);
+        self.memo.held = None;
+        let ended = timeout(STOP_LIMIT, life.wait_for(|l| l.ended().is_some())).await.is_ok();
+        if ended { Ok(()) } else { self.supervisor.kill().await }
+    }
+
+    /// Ends the process and removes everything in the folder but what says that it is ours.
+    async fn reset(&mut self) -> Result<(), EngineError> {
+        self.drop_copy();
+        self.kill().await?;
+        let folder = self.setup.data_dir.clone();
+        match self.setup.examine()? {
+            Found::Ours => {}
+            Found::Foreign(why) => return Err(EngineError::Foreign { why }),
+            Found::Empty | Found::Adoptable => return Ok(()),
+        }
+        self.kept = None;
+        let done = tokio::task::spawn_blocking(move || folder::clear(&folder, &[LOG])).await;
+        done.unwrap_or_else(|e| Err(EngineError::io("clear", &self.setup.data_dir)(io::Error::other(e))))
+    }
+
+    /// Keeps the end of the binary log as that of this epoch.
+    async fn keep(&mut self, epoch: u64) -> Result<(), EngineError> {
+        if self.kept.is_some_and(|kept| kept >= epoch) {
+            return Ok(());
+        }
+        let (folder, to) = (self.setup.data_dir.clone(), self.setup.data_dir.join(format!("{KEPT}{epoch}")));
+        let done = tokio::task::spawn_blocking(move || files::keep_log(&folder, &to)).await;
+        done.unwrap_or_else(|e| Err(EngineError::io("copy in", &self.setup.data_dir)(io::Error::other(e))))?;
+        self.kept = Some(epoch);
+        Ok(())
+    }
+
+    fn is_copying_from(&self, source: &Address) -> bool {
+        self.copying.as_ref().is_some_and(|copying| copying.source == *source)
+    }
+
+    fn drop_copy(&mut self) {
+        self.copying = None;
+    }
+
+    /// Begins to fetch a copy in the background. Until it is whole, the data here stays as it is.
+    async fn begin_copy(&mut self, source: &Address, channel: Nonce, secret: Secret) -> Result<(), EngineError> {
+        let agent = self.setup.site.agents.borrow().get(source).cloned();
+        let Some(agent) = agent else {
+            let answer = format!("the agent of the node whose database listens at {source} is not known yet");
+            return Err(EngineError::Refused { op: "follow", answer });
+        };
+        let fetch = Fetch {
+            group: self.setup.group.clone(),
+            agent,
+            channel: channel.clone(),
+            secret: secret.clone(),
+            unpack: self.program.unpack.clone(),
+            backup: self.program.backup.clone(),
+            account: self.setup.account.clone(),
+            folder: self.setup.data_dir.clone(),
+            arrived: Arc::new(AtomicU64::new(0)),
+        };
+        // What it receives until then is of no use, and would be in the way.
+        let link = self.link().await.map_err(|e| ops::fault("follow", e))?;
+        link.run("STOP SLAVE").await.map_err(|e| ops::fault("follow", e))?;
+        let task = Some(tokio::spawn(fetch.run()));
+        self.copying = Some(Copying { source: source.clone(), task, failed: None });
+        self.memo.follows_with = Some((channel, secret));
+        Ok(())
+    }
+
+    /// Takes notice of the end of a copy. When this forgets it, the instance says that it follows nobody, and is told to
+    /// follow again: then the copy takes the data's place.
+    async fn tend_copy(&mut self) {
+        let Some(copying) = &mut self.copying else { return };
+        if let Some(task) = copying.task.take_if(|task| task.is_finished()) {
+            match task.await {
+                Ok(Ok(())) => {
+                    self.copying = None;
+                    return;
+                }
+                Ok(Err(why)) => {
+                    warn!(group = self.setup.group, "the copy failed, and is begun again in a moment: {why}")
+                }
+                Err(_) => {}
+            }
+            copying.failed = Some(Instant::now());
+        }
+        if copying.failed.is_some_and(|at| at.elapsed() >= COPY_AGAIN) {
+            self.copying = None;
+        }
+    }
+
+    /// Puts a copy that was fetched in the place of the data, and starts it.
+    async fn take_copy(&mut self) -> Result<(), EngineError> {
+        if !self.setup.data_dir.join(copy::WHOLE).exists() {
+            return Ok(());
+        }
+        self.kill().await?;
+        self.launch(None).await?;
+        let deadline = Instant::now() + FOLLOW_LIMIT;
+        while self.link().await.is_err() {
+            if let Some(why) = self.supervisor.life().ended() {
+                return Err(EngineError::StartFailed { why: why.to_owned() });
+            }
+            if Instant::now() >= deadline {
+                let ms = u64::try_from(FOLLOW_LIMIT.as_millis()).unwrap_or(u64::MAX);
+                return Err(EngineError::Timeout { op: "follow", ms });
+            }
+            tokio::time::sleep(START_POLL).await;
+        }
+        Ok(())
+    }
+
+    /// What an answer that did not come makes of the instance.
+    async fn unanswered(&mut self, broken: bool) -> election::Engine {
+        self.link = None;
+        let mut life = self.supervisor.watch();
+        if broken {
+            let _ = timeout(DEATH_LAG, life.wait_for(|l| l.ended().is_some())).await;
+        }
+        match self.supervisor.life() {
+            Life::Down { why } => self.at_rest(why),
+            // It has not answered since it was started: it recovers from a crash.
+            Life::Running { .. } if self.heard.is_none() && self.heard_from.is_none() => {
+                election::Engine::Up(Box::new(self.recovering()))
+            }
+            Life::Running { since, .. } => election::Engine::Silent {
+                since: self.millis(self.heard.unwrap_or(since).max(since)),
+                incarnation: self.heard.and(self.heard_from.clone()),
+            },
+        }
+    }
+
+    /// What is known of a server that does not answer yet.
+    fn recovering(&self) -> Status {
+        let incarnation = Incarnation(self.supervisor.run_id().unwrap_or_default());
+        let nothing = Answers { read_only: true, has_schemas: true, ..Answers::default() };
+        let status = probe::status(&nothing, &mut Memo::default(), incarnation, None, self.kept);
+        Status { loading: true, version: self.version.clone(), ..status }
+    }
+}
+
+impl Engine for Mariadb {
+    async fn probe(&mut self) -> election::Engine {
+        self.tend_copy().await;
+        if let Life::Down { why } = self.supervisor.life() {
+            (self.link, self.marker_link, self.marking) = (None, None, None);
+            return self.at_rest(why);
+        }
+        match timeout(PROBE_LIMIT, self.look_again()).await {
+            Ok(Ok(status)) => {
+                self.heard = Some(Instant::now());
+                self.version.clone_from(&status.version);
+                election::Engine::Up(Box::new(status))
+            }
+            Ok(Err(error)) => {
+                if sql::is_crowded(&error) {
+                    // An answer, though not one that says much: it is no reason to kill the process.
+                    self.heard = Some(Instant::now());
+                }
+                tracing::debug!(group = self.setup.group, %error, "no answer");
+                self.unanswered(true).await
+            }
+            Err(_) => self.unanswered(false).await,
+        }
+    }
+
+    async fn apply(&mut self, op: &EngineOp) -> Result<(), EngineError> {
+        match op {
+            EngineOp::Kill => return self.kill().await,
+            EngineOp::Stop => return self.stop().await,
+            EngineOp::Reset => return self.reset().await,
+            EngineOp::Keep { epoch } => return self.keep(*epoch).await,
+            _ => {}
+        }
+        if let (Life::Down { why }, false) = (self.supervisor.life(), matches!(op, EngineOp::Start)) {
+            return Err(EngineError::NotRunning { op: op.name(), why });
+        }
+        let limit = match op {
+            EngineOp::Start => START_LIMIT,
+            EngineOp::Follow { .. } => FOLLOW_LIMIT,
+            _ => OP_LIMIT,
+        };
+        let done = timeout(limit, async {
+            if matches!(op, EngineOp::Start) { self.start().await } else { ops::apply(self, op).await }
+        })
+        .await;
+        let ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let done = done.unwrap_or(Err(EngineError::Timeout { op: op.name(), ms }));
+        if let Err(EngineError::Timeout { .. } | EngineError::Sql { .. }) = done {
+            // A statement that waits would hold up all that come after it on this connection.
+            self.link = None;
+        }
+        done
+    }
+
+    fn exited(&self) -> watch::Receiver<Life> {
+        self.supervisor.watch()
+    }
+
+    fn version(&self) -> String {
+        self.version.clone()
+    }
+
+    fn databases(&self) -> Option<u32> {
+        None
+    }
+
+    fn copies(&self) -> Option<Copies> {
+        Some(self.copies.clone())
+    }
+}
+
+impl Setup {
+    /// A file of this instance in the agent's own folder.
+    fn own_file(&self, name: &str) -> PathBuf {
+        self.site.data_dir.join(format!("{}.{name}", self.group))
+    }
+
+    /// The server's own folder. Its name is one that no schema can have, in a folder that was adopted either.
+    fn server_folder(&self) -> PathBuf {
+        self.data_dir.join(files::SERVER)
+    }
+
+    fn examine(&self) -> Result<Found, EngineError> {
+        folder::examine(&self.data_dir, &self.group, self.adopt)
+    }
+
+    /// Makes the data folder, for the user that the server runs as.
+    fn prepare(&self) -> Result<(), EngineError> {
+        folder::prepare(&self.data_dir)?;
+        match &self.account {
+            Some(account) => account.own(&self.data_dir),
+            None => Ok(()),
+        }
+    }
+
+    fn account_reaches(&self) -> Result<(), EngineError> {
+        self.account.as_ref().map_or(Ok(()), |account| account.reaches(&self.server_folder()))
+    }
+
+    fn identity(&self) -> Identity {
+        Identity {
+            group: self.group.clone(),
+            node: self.site.node.clone(),
+            made_by: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    fn client_password(&self) -> Result<Option<Secret>, EngineError> {
+        folder::password(self.password_file.as_deref())
+    }
+
+    fn agent_password(&self) -> Result<Secret, EngineError> {
+        folder::own_secret(&self.own_file("secret"))
+    }
+
+    /// Where the source stood when this data was copied from it; nothing when it was not.
+    fn copied_at(&self) -> String {
+        copy::copied_at(&self.server_folder()).unwrap_or_default()
+    }
+
+    /// Writes what the server and the tool that copies it are started with.
+    fn write_settings(&self, program: &Program, target: &Target) -> Result<PathBuf, EngineError> {
+        let [settings, init, backup] =
+            [files::SETTINGS, files::INIT, files::BACKUP_SETTINGS].map(|name| self.data_dir.join(name));
+        let clients = self.client_password()?;
+        let fresh = self.data_dir.join(files::FRESH).exists();
+        let text = config::generate(&Plan {
+            address: &self.site.address,
+            port: self.port,
+            several: program.series().is_some_and(|series| series >= (10, 11)),
+            server_folder: &self.server_folder(),
+            socket: &target.socket,
+            init_file: &init,
+            // Another for each run: a server skips what it finds under its own, and must not skip what an earlier run
+            // wrote and rolled back.
+            server_id: uuid::Uuid::new_v4().as_fields().0.max(1),
+            settings: &self.settings,
+        });
+        let login = format!(
+            "[mariadb-backup]\nuser = {}\npassword = {}\nsocket = {}\n[mariadbd]\ndatadir = {}\n",
+            accounts::AGENT,
+            target.password.reveal(),
+            target.socket.display(),
+            self.server_folder().display()
+        );
+        for (path, text) in [
+            (&settings, text),
+            (&init, accounts::init_file(&target.password, clients.as_ref(), fresh)),
+            (&backup, login),
+        ] {
+            folder::write_private(path, text.as_bytes())?;
+            if let Some(account) = &self.account {
+                account.own(path)?;
+            }
+        }
+        Ok(settings)
+    }
+
+    fn has_room(&self) -> bool {
+        // What cannot be looked at says nothing against the disk.
+        rustix::fs::statvfs(&self.data_dir).is_ok_and(|fs| fs.f_bavail.saturating_mul(fs.f_frsize) >= DISK_RESERVE)
+    }
+}

@@ -1,0 +1,475 @@
+//! Each operation of the core as the statements that carry it out.
+
+use std::time::Duration;
+
+use election::{Address, EngineOp, Marker, Nonce, Position, Secret};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::warn;
+
+use super::probe::Stuck;
+use super::sql::{Answer, Link, literal};
+use super::{Mariadb, accounts, gtid, marker, note};
+use crate::engine::EngineError;
+
+/// The marker's transaction waits for the hot replica like any other; after this it is left waiting, and the core is told
+/// so. An acknowledgement takes a millisecond or a disk's fsync.
+const MARK_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long a copy may take to apply what it has received before it is pointed elsewhere or promoted; it is tried again.
+const APPLY_LIMIT: Duration = Duration::from_millis(3_500);
+
+/// How often it is looked whether it has.
+const APPLY_POLL: Duration = Duration::from_millis(3);
+
+/// How long a planned switchover waits for transactions that are under way.
+const TRANSACTIONS_LIMIT: Duration = Duration::from_millis(200);
+
+/// How long writes may take to come to rest once no new ones are let in; the clients' connections end then.
+const REST_LIMIT: Duration = Duration::from_millis(250);
+
+/// Closing a server to writes takes no time, unless commits wait for an acknowledgement that will not come.
+const CLOSE_LIMIT: Duration = Duration::from_millis(500);
+
+/// Does one thing to a running server.
+pub(super) async fn apply(db: &mut Mariadb, op: &EngineOp) -> Result<(), EngineError> {
+    let mut this = Op { db, name: op.name() };
+    match op {
+        // They concern the process, not the server in it: `Mariadb::apply` does them.
+        EngineOp::Start | EngineOp::Kill | EngineOp::Stop | EngineOp::Reset | EngineOp::Keep { .. } => Ok(()),
+        // Every write is on disk before it is answered, always.
+        EngineOp::Fsync(_) => Ok(()),
+        EngineOp::Seal => this.seal().await,
+        EngineOp::Follow { source, channel } => this.follow(source, channel.as_ref()).await,
+        EngineOp::Promote => this.promote().await,
+        EngineOp::Open => this.run("SET GLOBAL read_only = OFF").await,
+        EngineOp::Fence => this.fence().await,
+        EngineOp::Guard(true) => {
+            this.db.memo.guard = true;
+            Ok(())
+        }
+        EngineOp::Guard(false) => {
+            this.db.memo.guard = false;
+            this.wait_for_nobody().await
+        }
+        EngineOp::Need(true) => this.wait_for_replica().await,
+        EngineOp::Need(false) => this.wait_for_nobody().await,
+        EngineOp::Channel { name, secret, exclusive } => this.channel(name, secret, *exclusive).await,
+        EngineOp::Expel { .. } => this.expel().await,
+        EngineOp::Mark(marker) => this.mark(marker).await,
+        EngineOp::Quiesce => this.quiesce().await,
+        EngineOp::Release => {
+            this.db.memo.held = None;
+            Ok(())
+        }
+    }
+}
+
+/// An operation under way: whom it concerns, and what errors call it.
+struct Op<'a> {
+    db: &'a mut Mariadb,
+    name: &'static str,
+}
+
+impl Op<'_> {
+    async fn run(&mut self, statement: impl Into<String>) -> Result<(), EngineError> {
+        let name = self.name;
+        let link = self.db.link().await.map_err(|e| fault(name, e))?;
+        link.run(statement).await.map_err(|e| fault(name, e))
+    }
+
+    async fn ask(&mut self, statement: &str) -> Result<Vec<Answer>, EngineError> {
+        let name = self.name;
+        let link = self.db.link().await.map_err(|e| fault(name, e))?;
+        link.ask(statement).await.map_err(|e| fault(name, e))
+    }
+
+    fn refused(&self, answer: impl Into<String>) -> EngineError {
+        EngineError::Refused { op: self.name, answer: answer.into() }
+    }
+
+    async fn is_copy(&mut self) -> Result<Option<super::probe::Follows>, EngineError> {
+        let name = self.name;
+        self.db.follows().await.map_err(|e| fault(name, e))
+    }
+
+    async fn seal(&mut self) -> Result<(), EngineError> {
+        self.db.memo.follows = None;
+        self.db.drop_copy();
+        self.stop_receiving().await
+    }
+
+    /// Asked to stop, the server first tells its source to forget the link, and waits for that: a second when the source
+    /// is frozen (tried with 10.11). Its thread is ended instead.
+    async fn stop_receiving(&mut self) -> Result<(), EngineError> {
+        self.end("SELECT id FROM information_schema.processlist WHERE command = 'Slave_IO'").await?;
+        self.run("STOP SLAVE IO_THREAD").await
+    }
+
+    /// Waits until everything that was received is applied: what was acknowledged may be in the relay log alone, and the
+    /// server deletes that log when both of its threads are started anew.
+    async fn apply_all(&mut self) -> Result<(), EngineError> {
+        let deadline = Instant::now() + APPLY_LIMIT;
+        loop {
+            let Some(follows) = self.is_copy().await? else { return Ok(()) };
+            let applied = self.ask("SELECT @@global.gtid_slave_pos AS pos").await?;
+            let applied = applied.first().and_then(|row| row.get("pos")).map_or(0, |pos| gtid::sequence(pos));
+            let received = gtid::sequence(&follows.received);
+            if follows.all_applied || (follows.by_gtid && applied >= received) {
+                return Ok(());
+            }
+            if !follows.applying {
+                // Stopped by a restart, nothing is left of what was received then: that was applied at the start.
+                let left = follows.by_gtid && received > applied;
+                return if left {
+                    Err(self.refused("its SQL thread stopped before everything was applied"))
+                } else {
+                    Ok(())
+                };
+            }
+            if Instant::now() >= deadline {
+                return Err(self.refused(format!("applied up to {applied}, received up to {received}")));
+            }
+            sleep(APPLY_POLL).await;
+        }
+    }
+
+    async fn follow(&mut self, source: &Address, channel: Option<&(Nonce, Secret)>) -> Result<(), EngineError> {
+        if self.db.is_copying_from(source) {
+            return Ok(());
+        }
+        self.db.drop_copy();
+        let known = self.db.memo.follows_with.clone();
+        self.db.take_copy().await?;
+        let name = self.name;
+        let answers = self.db.answers().await.map_err(|e| fault(name, e))?;
+        let (channel, secret) = match channel.cloned().or(known.clone()) {
+            Some(channel) => channel,
+            // The agent was restarted: the server has the password, and knows whom to use it with.
+            None if answers.follows.as_ref().is_some_and(|f| f.source == *source) => {
+                self.db.memo.follows = Some(source.clone());
+                return self.receive().await;
+            }
+            None => return Err(self.refused(format!("no password to follow {source} with is known"))),
+        };
+        let worthless = !answers.has_schemas && answers.marker.is_none();
+        let stuck = self.db.memo.stuck.take();
+        if worthless || self.db.memo.untrusted || matches!(stuck, Some(Stuck::Replaceable(_))) {
+            return self.db.begin_copy(source, channel, secret).await;
+        }
+        let same = answers.follows.as_ref().is_some_and(|f| f.source == *source && f.logs_in_by(&channel));
+        if same && known.as_ref().is_some_and(|(_, had)| *had == secret) {
+            self.db.memo.follows = Some(source.clone());
+            return self.receive().await;
+        }
+        self.stop_receiving().await?;
+        self.apply_all().await?;
+        self.run("STOP SLAVE").await?;
+        self.set_position().await?;
+        self.run(format!(
+            "CHANGE MASTER TO MASTER_HOST = {}, MASTER_PORT = {}, MASTER_USER = {}, MASTER_PASSWORD = {}, \
+             MASTER_USE_GTID = slave_pos, MASTER_CONNECT_RETRY = 1, MASTER_HEARTBEAT_PERIOD = 0.5",
+            literal(&source.host),
+            source.port,
+            literal(&accounts::replica(&channel)),
+            literal(secret.reveal()),
+        ))
+        .await
+        .map_err(|e| without(e, &secret))?;
+        self.run("START SLAVE").await?;
+        let memo = &mut self.db.memo;
+        (memo.follows, memo.follows_with) = (Some(source.clone()), Some((channel, secret)));
+        Ok(())
+    }
+
+    /// Goes on receiving from the same source. The thread that applies must run: else the server would delete what was
+    /// received and not applied.
+    async fn receive(&mut self) -> Result<(), EngineError> {
+        let Some(follows) = self.is_copy().await? else { return Err(self.refused("it has no source")) };
+        if follows.is_receiving() && follows.applying {
+            return Ok(());
+        }
+        if !follows.applying {
+            self.stop_receiving().await?;
+            self.apply_all().await?;
+            self.set_position().await?;
+            return self.run("START SLAVE").await;
+        }
+        self.run("START SLAVE IO_THREAD").await
+    }
+
+    /// Where to go on: what this server wrote as a master counts as well, and so does where a copy of another was made.
+    async fn set_position(&mut self) -> Result<(), EngineError> {
+        let copied = self.db.setup.copied_at();
+        let row = self.ask("SELECT @@global.gtid_binlog_pos AS written, @@global.gtid_slave_pos AS applied").await?;
+        let text = |key: &str| row.first().and_then(|row| row.get(key)).cloned().unwrap_or_default();
+        let (written, applied) = (text("written"), text("applied"));
+        let at = gtid::furthest([written.as_str(), applied.as_str(), copied.as_str()]);
+        if at == applied {
+            return Ok(());
+        }
+        self.run(format!("SET GLOBAL gtid_slave_pos = {}", literal(&at))).await
+    }
+
+    async fn promote(&mut self) -> Result<(), EngineError> {
+        self.db.memo.follows = None;
+        self.db.drop_copy();
+        self.stop_receiving().await?;
+        self.apply_all().await?;
+        self.db.say_master(true)?;
+        self.run("STOP SLAVE").await?;
+        self.run("RESET SLAVE ALL").await?;
+        // The record that named a hot replica is not this epoch's: nobody is there who could acknowledge the marker.
+        self.wait_for_nobody().await?;
+        self.db.memo.guard = false;
+        self.db.memo.held = None;
+        Ok(())
+    }
+
+    /// A server whose commits wait for an acknowledgement cannot be closed without letting them through: it is killed, and
+    /// what nobody acknowledged is rolled back when it is started again.
+    async fn fence(&mut self) -> Result<(), EngineError> {
+        if self.db.memo.held.is_none() && self.has_waiting_commits().await? {
+            return self.kill("commits wait for an acknowledgement that will not come").await;
+        }
+        let closed = match self.db.memo.held.take() {
+            // It holds the lock that keeps writes out, so that none comes between.
+            Some(mut link) => {
+                let closed = timeout(CLOSE_LIMIT, link.run("SET GLOBAL read_only = ON")).await;
+                self.end_clients().await?;
+                drop(link);
+                closed.map_err(drop).and_then(|done| done.map_err(drop))
+            }
+            None => timeout(CLOSE_LIMIT, self.run("SET GLOBAL read_only = ON"))
+                .await
+                .map_err(drop)
+                .and_then(|done| done.map_err(drop)),
+        };
+        if closed.is_err() {
+            return self.kill("it cannot be closed to writes").await;
+        }
+        self.end_clients().await?;
+        if self.has_waiting_commits().await? {
+            return self.kill("commits wait for an acknowledgement that will not come").await;
+        }
+        self.lock_replicas_out(None).await?;
+        self.wait_for_nobody().await?;
+        self.db.say_master(false)
+    }
+
+    async fn kill(&mut self, why: &str) -> Result<(), EngineError> {
+        warn!(group = self.db.setup.group, "ending the server: {why}");
+        self.db.kill().await
+    }
+
+    async fn has_waiting_commits(&mut self) -> Result<bool, EngineError> {
+        let name = self.name;
+        let asked = self.db.answers().await.map_err(|e| fault(name, e))?;
+        Ok(asked.semi_sync.enabled && asked.semi_sync.waiting > 0)
+    }
+
+    async fn end_clients(&mut self) -> Result<(), EngineError> {
+        let clients = format!(
+            "SELECT id FROM information_schema.processlist WHERE user NOT IN ({}, 'system user', 'event_scheduler') AND \
+             user NOT LIKE 'understudy\\_%'",
+            literal(accounts::AGENT)
+        );
+        self.end(&clients).await
+    }
+
+    /// Ends the connections that a query names; one that has ended by itself is none to complain about.
+    async fn end(&mut self, query: &str) -> Result<(), EngineError> {
+        let ids: Vec<String> = self.ask(query).await?.into_iter().filter_map(|row| row.get("id").cloned()).collect();
+        for id in ids {
+            let _ = self.run(format!("KILL HARD CONNECTION {id}")).await;
+        }
+        Ok(())
+    }
+
+    async fn wait_for_replica(&mut self) -> Result<(), EngineError> {
+        let name = self.name;
+        let sync = self.db.answers().await.map_err(|e| fault(name, e))?.semi_sync;
+        if sync.enabled && !sync.active {
+            self.run("SET GLOBAL rpl_semi_sync_master_enabled = OFF").await?;
+        }
+        self.run("SET GLOBAL rpl_semi_sync_master_enabled = ON").await
+    }
+
+    async fn wait_for_nobody(&mut self) -> Result<(), EngineError> {
+        self.run("SET GLOBAL rpl_semi_sync_master_enabled = OFF").await
+    }
+
+    async fn channel(&mut self, name: &Nonce, secret: &Secret, exclusive: bool) -> Result<(), EngineError> {
+        if exclusive {
+            // In this order: what a link of before is sent while commits wait already is never acknowledged, and not sent
+            // again either, since its receiver has it.
+            self.lock_replicas_out(None).await?;
+            self.links_ended().await?;
+            self.wait_for_replica().await?;
+            self.db.memo.acks.begin();
+        }
+        for statement in accounts::open_channel(name, secret) {
+            self.run(statement).await.map_err(|e| without(e, secret))?;
+        }
+        if !exclusive {
+            self.drop_accounts(Some(name)).await?;
+        }
+        self.db.memo.channel = Some(name.clone());
+        self.db.copies.allow(name.clone(), secret.clone());
+        Ok(())
+    }
+
+    async fn drop_accounts(&mut self, but: Option<&Nonce>) -> Result<(), EngineError> {
+        let kept = but.map(accounts::replica);
+        let rows = self.ask("SELECT DISTINCT user AS name FROM mysql.user WHERE user LIKE 'understudy\\_%'").await?;
+        for user in rows.iter().filter_map(|row| row.get("name")).filter(|user| Some(*user) != kept.as_ref()) {
+            self.run(accounts::close_channel(user)).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the accounts of all channels but one, and ends every link that was made with them.
+    async fn lock_replicas_out(&mut self, but: Option<&Nonce>) -> Result<(), EngineError> {
+        self.drop_accounts(but).await?;
+        if but.is_none() {
+            self.db.memo.channel = None;
+            self.db.copies.forbid();
+        }
+        let kept = but.map(accounts::replica).unwrap_or_default();
+        let strangers = format!(
+            "SELECT id FROM information_schema.processlist WHERE user LIKE 'understudy\\_%' AND user <> {}",
+            literal(&kept)
+        );
+        self.end(&strangers).await
+    }
+
+    /// Waits until the links that were told to end have ended.
+    async fn links_ended(&mut self) -> Result<(), EngineError> {
+        let links = "SELECT id FROM information_schema.processlist WHERE user LIKE 'understudy\\_%' LIMIT 1";
+        while !self.ask(links).await?.is_empty() {
+            sleep(APPLY_POLL).await; // The operation has a limit of its own.
+        }
+        Ok(())
+    }
+
+    /// A link tells by its account under which password it was made, and the exclusive one was given to one node. When
+    /// none of another channel is there, what the server still lists is a link that broke without its notice.
+    async fn expel(&mut self) -> Result<(), EngineError> {
+        let Some(channel) = self.db.memo.channel.clone() else { return Ok(()) };
+        self.lock_replicas_out(Some(&channel)).await?;
+        self.end("SELECT id FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'").await
+    }
+
+    async fn mark(&mut self, marker: &Marker) -> Result<(), EngineError> {
+        if self.db.memo.held.is_some() {
+            return Err(EngineError::Held { op: self.name });
+        }
+        let name = self.name;
+        // One that still waits would only be waited for by the next.
+        if let Some(before) = self.db.marking.take() {
+            self.finish_mark(before).await?;
+        }
+        let (target, wanted) = (self.db.target.clone(), marker.clone());
+        let idle = self.db.marker_link.take();
+        let task = tokio::spawn(async move {
+            let mut link = match idle {
+                Some(link) => link,
+                None => Link::open(&target).await?,
+            };
+            let at = marker::write(&mut link, &wanted).await?;
+            Ok((link, wanted, Position(gtid::sequence(&at))))
+        });
+        self.name = name;
+        self.finish_mark(task).await
+    }
+
+    async fn finish_mark(&mut self, mut task: Marking) -> Result<(), EngineError> {
+        match timeout(MARK_LIMIT, &mut task).await {
+            Ok(Ok(Ok((link, marker, at)))) => {
+                self.db.marker_link = Some(link);
+                self.db.memo.marked = Some((marker, at));
+                Ok(())
+            }
+            Ok(Ok(Err(e))) => Err(fault(self.name, e)),
+            Ok(Err(_)) => Err(self.refused("the task that writes the marker ended")),
+            Err(_) => {
+                self.db.marking = Some(task);
+                Err(EngineError::NoReplicas { op: self.name })
+            }
+        }
+    }
+
+    /// Holds writes back instead of refusing them: a client whose connection ends in the hand-over sees no error that is
+    /// not the truth.
+    async fn quiesce(&mut self) -> Result<(), EngineError> {
+        if self.db.memo.held.is_some() {
+            return Ok(());
+        }
+        self.let_transactions_end().await?;
+        let name = self.name;
+        let target = self.db.target.clone();
+        let mut link = Link::open(&target).await.map_err(|e| fault(name, e))?;
+        let held = {
+            let hold = link.run("FLUSH TABLES WITH READ LOCK");
+            tokio::pin!(hold);
+            match timeout(REST_LIMIT, &mut hold).await {
+                Ok(done) => done,
+                Err(_) => {
+                    self.end_clients().await?;
+                    timeout(REST_LIMIT, hold).await.map_err(|_| self.refused("writes do not come to rest"))?
+                }
+            }
+        };
+        held.map_err(|e| fault(name, e))?;
+        self.db.memo.held = Some(link);
+        Ok(())
+    }
+
+    /// Transactions that began before are given a moment; new ones that come meanwhile are not waited for.
+    async fn let_transactions_end(&mut self) -> Result<(), EngineError> {
+        let deadline = Instant::now() + TRANSACTIONS_LIMIT;
+        let old = "SELECT trx_id AS id FROM information_schema.innodb_trx WHERE trx_rows_modified > 0";
+        let ids =
+            |rows: Vec<Answer>| -> Vec<String> { rows.into_iter().filter_map(|row| row.get("id").cloned()).collect() };
+        let first = ids(self.ask(old).await?);
+        while Instant::now() < deadline {
+            let now = ids(self.ask(old).await?);
+            if !first.iter().any(|id| now.contains(id)) {
+                return Ok(());
+            }
+            sleep(APPLY_POLL).await;
+        }
+        Ok(())
+    }
+}
+
+/// A marker on its way: the connection it is written over, and where it came to stand.
+pub(super) type Marking = JoinHandle<Result<(Link, Marker, Position), sqlx::Error>>;
+
+impl Mariadb {
+    /// Says what this run is, on disk and in memory.
+    fn say_master(&mut self, master: bool) -> Result<(), EngineError> {
+        let incarnation = self.heard_from.clone().unwrap_or_default();
+        note::set(&self.setup.own_file("role.json"), &incarnation, master)?;
+        self.memo.master = master;
+        Ok(())
+    }
+}
+
+/// What the server said, or that it said nothing.
+pub(super) fn fault(op: &'static str, error: sqlx::Error) -> EngineError {
+    match error {
+        sqlx::Error::Database(error) => EngineError::Refused { op, answer: error.message().to_owned() },
+        source => EngineError::Sql { op, source },
+    }
+}
+
+/// The same error, should the server have repeated the password in its words.
+fn without(error: EngineError, secret: &Secret) -> EngineError {
+    match error {
+        EngineError::Refused { op, answer } => {
+            EngineError::Refused { op, answer: answer.replace(secret.reveal(), "[secret]") }
+        }
+        other => other,
+    }
+}

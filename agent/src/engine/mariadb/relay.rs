@@ -1,0 +1,77 @@
+//! What a copy had received and acknowledged, but not applied, when its process ended. By global transaction ids the
+//! server would delete it and fetch it again, from a source that may be gone; so it is applied by its place in the relay
+//! log, before anything else is done with the copy.
+
+use super::gtid;
+use super::probe::Follows;
+use super::sql::{Answer, Link, literal};
+
+/// Starts to apply it; whether there is any. While it is applied the instance counts as loading.
+pub(super) async fn apply_rest(link: &mut Link, follows: &Follows) -> Result<bool, sqlx::Error> {
+    if follows.relay_file.is_empty() || follows.is_receiving() || follows.applying {
+        return Ok(false);
+    }
+    let row = link.ask_one("SELECT @@global.gtid_slave_pos AS pos, @@global.gtid_binlog_pos AS written").await?;
+    let last = |key: &str| row.get(key).map_or(0, |list| gtid::sequence(list));
+    let applied = last("pos").max(last("written"));
+    let Some((file, position)) = first_after(link, follows, applied).await? else { return Ok(false) };
+    link.run(format!(
+        "CHANGE MASTER TO MASTER_USE_GTID = no, RELAY_LOG_FILE = {}, RELAY_LOG_POS = {position}",
+        literal(&file)
+    ))
+    .await?;
+    link.run("START SLAVE SQL_THREAD").await?;
+    Ok(true)
+}
+
+/// Where the first transaction beyond `applied` begins.
+async fn first_after(link: &mut Link, follows: &Follows, applied: u64) -> Result<Option<(String, u64)>, sqlx::Error> {
+    let (mut file, mut position) = (follows.relay_file.clone(), follows.relay_position);
+    loop {
+        let events = link.ask(format!("SHOW RELAYLOG EVENTS IN {} FROM {position}", literal(&file))).await?;
+        if let Some(at) = events.iter().find_map(|event| begins_after(event, applied)) {
+            return Ok(Some((file, at)));
+        }
+        let Some(next) = events.iter().find_map(rotates_to) else { return Ok(None) };
+        (file, position) = (next, 4);
+    }
+}
+
+fn begins_after(event: &Answer, applied: u64) -> Option<u64> {
+    let words = event.get("Info").filter(|_| event.get("Event_type").is_some_and(|kind| kind == "Gtid"))?;
+    let id =
+        words.split_whitespace().find(|word| word.contains('-') && word.starts_with(|c: char| c.is_ascii_digit()))?;
+    if gtid::sequence(id) <= applied {
+        return None;
+    }
+    event.get("Pos")?.parse().ok()
+}
+
+/// The relay log goes on in another file. Its source's own rotations are in it as well: they name a file of the source.
+fn rotates_to(event: &Answer) -> Option<String> {
+    let rotate = event.get("Event_type").is_some_and(|kind| kind == "Rotate");
+    let name = event.get("Info").filter(|_| rotate)?.split(';').next()?;
+    name.starts_with("relay.").then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(kind: &str, pos: &str, info: &str) -> Answer {
+        [("Event_type", kind), ("Pos", pos), ("Info", info)].map(|(k, v)| (k.to_owned(), v.to_owned())).into()
+    }
+
+    #[test]
+    fn the_first_transaction_beyond_what_was_applied_is_found() {
+        assert_eq!(begins_after(&event("Gtid", "301", "BEGIN GTID 0-7-12"), 11), Some(301));
+        assert_eq!(begins_after(&event("Gtid", "301", "GTID 0-7-12"), 12), None);
+        assert_eq!(begins_after(&event("Xid", "301", "COMMIT /* xid=0-7-12 */"), 11), None);
+    }
+
+    #[test]
+    fn only_our_own_rotation_leads_on() {
+        assert_eq!(rotates_to(&event("Rotate", "4", "relay.000003;pos=4")).as_deref(), Some("relay.000003"));
+        assert_eq!(rotates_to(&event("Rotate", "4", "binlog.000003;pos=4")), None);
+    }
+}
