@@ -11,6 +11,10 @@ use std::collections::BTreeSet;
 /// put aside for this long; when nothing newer has come until then, a lower index means that Consul's data went back.
 const LATE_VIEW_MS: u64 = 2_000;
 
+/// A run of a peer's agent that was taken for the former one, and goes on calling while the other has been silent for
+/// this long, is the present one after all. Far longer than the pause between two beats.
+const FORMER_RUN_MS: u64 = 2_000;
+
 /// Something that arrived.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -76,6 +80,8 @@ pub enum Sighting {
 pub(super) struct Observed {
     /// When a read or an own write last set the view.
     certain_since: Millis,
+    /// When the record last was a newer one.
+    newer_since: Millis,
     /// The last answer of the watch, when it lies before the view.
     late: Option<Box<View>>,
     engine_answered: Millis,
@@ -86,7 +92,14 @@ pub(super) struct Observed {
 
 impl Observed {
     pub(super) fn new(now: Millis) -> Self {
-        Self { certain_since: Millis::default(), late: None, engine_answered: now, mastered: None, last_awake: now }
+        Self {
+            certain_since: Millis::default(),
+            newer_since: Millis::default(),
+            late: None,
+            engine_answered: now,
+            mastered: None,
+            last_awake: now,
+        }
     }
 
     /// An agent that did not run for two beats was deaf in that time: silence counts from its waking.
@@ -114,6 +127,11 @@ impl Observed {
                 self.late = None;
                 self.adopt(s, now, *view);
             }
+            // The watch was faster: what is known is later than this answer, and is not said a second time.
+            Event::Read(view) if view.index < s.view.index && view.read_at <= Some(self.newer_since) => {
+                (s.view.reachable, s.view.read_at) = (true, view.read_at);
+            }
+            Event::Written(view) if view.index < s.view.index => s.view.reachable = true,
             Event::Read(view) | Event::Written(view) => {
                 self.late = None;
                 self.certain_since = now;
@@ -160,6 +178,9 @@ impl Observed {
     }
 
     fn adopt(&mut self, s: &mut Snapshot, now: Millis, mut view: View) {
+        if view.index > s.view.index {
+            self.newer_since = now;
+        }
         let before = s.view.record.as_ref();
         let after = view.record.as_ref();
         let (was, is) = (before.map(|r| r.epoch), after.map(|r| r.epoch));
@@ -250,7 +271,7 @@ fn beat_arrives(s: &mut Snapshot, now: Millis, beat: Beat) {
         return;
     }
     let known = s.peers.get(&beat.from);
-    if known.is_some_and(|known| is_overtaken(known, &beat)) {
+    if known.is_some_and(|known| is_overtaken(known, &beat, now)) {
         return;
     }
     let now_master = beat.engine.status().filter(|st| st.is_master()).map(|st| (st.lineage.clone(), st.position));
@@ -263,9 +284,13 @@ fn beat_arrives(s: &mut Snapshot, now: Millis, beat: Beat) {
 }
 
 /// Whether a later beat has arrived before this one. What an older one says would look like a change back.
-fn is_overtaken(known: &Peer, beat: &Beat) -> bool {
+///
+/// Which of two runs is the former is known by what came first, and that may have been on its way for long: the run that
+/// counts is the one that goes on calling.
+fn is_overtaken(known: &Peer, beat: &Beat, now: Millis) -> bool {
     let earlier = known.beat.boot == beat.boot && beat.sent < known.beat.sent;
-    earlier || known.former_boot.as_ref() == Some(&beat.boot)
+    let former = known.former_boot.as_ref() == Some(&beat.boot) && now.since(known.heard) < FORMER_RUN_MS;
+    earlier || former
 }
 
 fn refuse_or_hear(now: Millis, refused_since: &mut Option<Millis>, sighting: Sighting) {
@@ -303,6 +328,21 @@ mod tests {
         observed.take_in(&mut s, Millis(4_200), Event::Watched(view(10)));
         observed.awake(&mut s, Millis(9_000));
         assert_eq!(s.view.index, 10, "it was on its way");
+    }
+
+    #[test]
+    fn an_answer_that_the_watch_has_overtaken_takes_nothing_back() {
+        let mut observed = Observed::new(Millis(0));
+        let mut s = Snapshot::new(me(), Policy::default(), Memory::default(), Millis(0));
+        let read = |index, began| Event::Read(Box::new(View { read_at: Some(Millis(began)), ..*view(index) }));
+        observed.take_in(&mut s, Millis(1_000), read(9, 990));
+        observed.take_in(&mut s, Millis(1_100), Event::Watched(view(11)));
+        observed.take_in(&mut s, Millis(1_200), read(9, 1_050));
+        assert_eq!((s.view.index, s.view.read_at), (11, Some(Millis(1_050))));
+        observed.take_in(&mut s, Millis(1_300), Event::Written(view(10)));
+        assert_eq!(s.view.index, 11, "another has written since");
+        observed.take_in(&mut s, Millis(1_400), read(9, 1_350));
+        assert_eq!(s.view.index, 9, "begun after that: Consul's data went back");
     }
 
     #[test]
@@ -356,5 +396,20 @@ mod tests {
         let peer = &s.peers[&NodeId::from("db2")];
         assert_eq!((&peer.beat.engine, peer.heard), (&Engine::Unknown, Millis(6)));
         assert_eq!(peer.mastered, Some((Lineage("l".to_owned()), Position(7))), "its agent knows how far it came");
+    }
+
+    #[test]
+    fn a_run_that_goes_on_calling_is_not_the_former_one() {
+        let mut observed = Observed::new(Millis(0));
+        let mut s = Snapshot::new(me(), Policy::default(), Memory::default(), Millis(0));
+        let mut hear = |now, boot, sent| {
+            observed.take_in(&mut s, Millis(now), beat(boot, sent, Engine::Unknown));
+            s.peers[&NodeId::from("db2")].beat.boot.clone()
+        };
+        assert_eq!(hear(1, "new", 5), "new");
+        assert_eq!(hear(2, "old", 900), "old", "it was on its way when its sender ended, and nothing tells it apart");
+        assert_eq!(hear(1_000, "new", 6), "old");
+        assert_eq!(hear(2 + FORMER_RUN_MS, "new", 7), "new");
+        assert_eq!(hear(3 + FORMER_RUN_MS, "old", 950), "new");
     }
 }
