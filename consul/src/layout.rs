@@ -299,6 +299,9 @@ fn history_ops(layout: &Layout, group: &GroupName, history: &HistoryEntry) -> Ve
 fn result_ops(layout: &Layout, group: &GroupName, result: Option<&Outcome>, consume: Option<u64>) -> Vec<TxnOp> {
     let mut ops = Vec::new();
     if let Some(index) = consume {
+        // Consul counts the deletion of what is not there as done: without the check a request that was taken back, or
+        // answered by another, would be carried out all the same.
+        ops.push(TxnOp::CheckIndex { key: layout.command(group), index });
         ops.push(TxnOp::DeleteCas { key: layout.command(group), index });
     }
     if let Some(outcome) = result {
@@ -361,8 +364,9 @@ mod tests {
         let TxnOp::Lock { value, session, .. } = &ops[2] else { panic!("{ops:?}") };
         assert_eq!(session, "new");
         assert_eq!(std::str::from_utf8(value).unwrap(), r#"{"epoch":101,"node":"db1"}"#);
-        assert!(matches!(&ops[3], TxnOp::DeleteCas { key, index: 9 } if key == "p/g/command"));
-        assert_eq!(ops.len(), 4);
+        assert!(matches!(&ops[3], TxnOp::CheckIndex { key, index: 9 } if key == "p/g/command"));
+        assert!(matches!(&ops[4], TxnOp::DeleteCas { key, index: 9 } if key == "p/g/command"));
+        assert_eq!(ops.len(), 5);
     }
 
     #[test]
