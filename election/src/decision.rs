@@ -392,6 +392,12 @@ pub enum Reason {
         /// The epoch.
         epoch: u64,
     },
+    /// Nothing proved that its copy is on its disk.
+    #[error("promoting in epoch {epoch}: waiting until this copy, and not an older one, is on this node's disk")]
+    Persisting {
+        /// The epoch.
+        epoch: u64,
+    },
     /// The epoch becomes active.
     #[error("opening epoch {epoch}")]
     Activating {

@@ -58,6 +58,12 @@ impl Record {
         self.replica.as_ref().is_some_and(|r| &r.id == node)
     }
 
+    /// Whether the master's copy is known to be on its disk as it was when the master was named: a certificate, or a
+    /// restart from that disk, said so. A forced failover, and data that a new group begins with, prove nothing.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.previous.as_ref().is_some_and(|before| before.position.is_some())
+    }
+
     /// The role this version gives to `node`.
     pub fn role_of(&self, node: &NodeId) -> Role {
         if self.is_master(node) {
@@ -156,7 +162,8 @@ pub struct Previous {
     pub epoch: u64,
     /// Its master.
     pub master: Option<Identity>,
-    /// Where the successor's copy stood when it was sealed.
+    /// Where the successor's copy stood when it was sealed. `None` when an operator named the successor: nothing is
+    /// proven of its copy.
     pub position: Option<Position>,
     /// Why it ended, a sentence for people.
     pub reason: String,

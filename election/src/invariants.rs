@@ -6,6 +6,7 @@ use crate::decision::{Action, EngineOp, Proposal};
 use crate::documents::{CommandOp, Phase, Record};
 use crate::policy::WithoutReplica;
 use crate::snapshot::{Peer, Snapshot, Writing};
+use crate::status::Status;
 
 /// An action that breaks an invariant. The agent does not perform it, says so, and goes on deciding.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -253,7 +254,9 @@ pub fn released_only_after_the_record(s: &Snapshot, action: &Action) -> Result<(
                 && p.record.phase == Phase::Active
                 && (record.replica.is_some() || record.phase != Phase::Active) =>
         {
-            ensure(s.status().is_some_and(|st| st.fsync), 8, "no hot replica, and the disk does not hold every write")
+            let opens = matches!(record.phase, Phase::Promoting | Phase::Bootstrapping);
+            let holds = |st: &Status| st.fsync && (st.persisted || record.is_proven() || !opens);
+            ensure(s.status().is_some_and(holds), 8, "no hot replica, and the disk does not hold every write")
         }
         _ => Ok(()),
     }

@@ -672,6 +672,25 @@ fn a_forced_failover_needs_a_master_that_is_gone() {
         mine(s, |st| st.role = EngineRole::Sealed);
     };
     row("then takes over, the loss recorded", "c", sealed, "submit", "forcing");
+    let unproven = |then: fn(&mut Status)| {
+        move |s: &mut Snapshot| {
+            promoting(s);
+            recorded(s, |r| r.previous.as_mut().expect("a previous master").position = None);
+            mine(s, |st| st.persisted = false);
+            mine(s, then);
+        }
+    };
+    row("its copy is not on its disk: it becomes master", "b", unproven(|_| {}), "promote", "promoting");
+    row("and waits for the disk", "b", unproven(|st| st.role = EngineRole::Master), "wait", "persisting");
+    row("on its disk, as any other", "b", unproven(|st| st.persisted = true), "fsync-always", "promoting");
+    let stuck = move |s: &mut Snapshot| {
+        promoting(s);
+        mine(s, |st| st.incarnation = "run-c".into());
+        peer(s, "b").beat.engine = Engine::Up(Box::new(Status { incarnation: "run-b".into(), ..master_status() }));
+        forced(s, "c");
+        s.view.command.as_mut().expect("just requested").0.expect_epoch = 5;
+    };
+    row("another instead of one that is not open yet", "c", stuck, "submit", "forcing");
     let other = move |s: &mut Snapshot| {
         gone(s);
         forced(s, "b");

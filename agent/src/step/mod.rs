@@ -428,7 +428,8 @@ impl Step {
                 }
             }
             // Between the transaction and the next view, and while Consul is slow, the takeover goes on.
-            Reason::Promoting { .. } | Reason::Activating { .. } | Reason::Remembering { .. } | Reason::Settling => {}
+            Reason::Promoting { .. } | Reason::Persisting { .. } | Reason::Activating { .. } => {}
+            Reason::Remembering { .. } | Reason::Settling => {}
             Reason::ConsulAway | Reason::NoSession => {}
             _ => self.known.taking = None,
         }

@@ -4,8 +4,8 @@
 //! hold every acknowledged write (each write was in both memories), so the one whose marker is the newer goes on; with
 //! one of them silent nobody knows, and the group waits. A spare never goes on by itself.
 
-use super::submit;
-use crate::decision::{Decision, Reason};
+use super::{engine, submit};
+use crate::decision::{Action, Decision, EngineOp, Reason};
 use crate::documents::{Phase, Record};
 use crate::ids::{Incarnation, NodeId, Nonce};
 use crate::proposals;
@@ -39,7 +39,7 @@ pub(super) fn decide(s: &Snapshot, record: &Record, status: &Status) -> Decision
         Ok(theirs) => theirs,
         Err(Reason::WaitingForOther { .. }) if pair.fsync && mine.is_some() => {
             let why = "master and hot replica were both lost; this one's disk holds every acknowledged write (fsync)";
-            return submit(s, proposals::succeed(s, record, status, why, None), Reason::Resuming);
+            return resume(s, record, status, why, None);
         }
         Err(reason) => return Decision::wait(reason),
     };
@@ -54,7 +54,16 @@ pub(super) fn decide(s: &Snapshot, record: &Record, status: &Status) -> Decision
          them (appendfsync everysec: up to two seconds)"
             .to_owned()
     });
-    submit(s, proposals::succeed(s, record, status, why, loss), Reason::Resuming)
+    resume(s, record, status, why, loss)
+}
+
+/// What booted sealed may have followed another since, under a record that has been taken back.
+fn resume(s: &Snapshot, record: &Record, status: &Status, why: &str, loss: Option<String>) -> Decision {
+    let decision = submit(s, proposals::succeed(s, record, status, why, loss), Reason::Resuming);
+    match decision.action {
+        Action::Submit(_) if !status.is_sealed() => engine(EngineOp::Seal, Reason::Resuming),
+        _ => decision,
+    }
 }
 
 /// Nobody else held the writes: this master was alone, and every write was on its disk before it was answered.
@@ -70,7 +79,7 @@ fn alone(s: &Snapshot, record: &Record, status: &Status, mine: Option<(u64, u64)
          did not have them (appendfsync everysec: up to two seconds)"
             .to_owned()
     });
-    submit(s, proposals::succeed(s, record, status, why, loss), Reason::Resuming)
+    resume(s, record, status, why, loss)
 }
 
 /// What the other one's disk brought back; an error while that cannot be known, or when it need not be asked.

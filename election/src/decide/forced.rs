@@ -50,6 +50,7 @@ fn needless(s: &Snapshot, record: &Record, status: &Status) -> Option<String> {
         return serves.then(|| format!("node {} is master already", master.id));
     }
     let theirs = s.live_peer(&master.id, s.policy.detect_after)?.status()?;
-    let serves = theirs.is_master() && theirs.incarnation == master.incarnation;
+    // One that was forced and never gets its copy on its disk serves nobody, and another may be taken instead.
+    let serves = theirs.is_master() && theirs.incarnation == master.incarnation && record.phase != Phase::Promoting;
     serves.then(|| format!("node {} is master and lives: use `understudy switchover`", master.id))
 }

@@ -60,6 +60,13 @@ fn restarted(s: &Snapshot, record: &Record, master: &Master, status: &Status) ->
 /// Makes the named instance a master that carries the epoch's marker, then says so in the record.
 fn promote(s: &Snapshot, record: &Record, status: &Status) -> Decision {
     let reason = || Reason::Promoting { epoch: record.epoch };
+    if !status.persisted && !record.is_proven() {
+        // Promoted first: Redis begins the file anew that a copy which was cut off has ended only then.
+        return match status.is_master() {
+            true => Decision::wait(Reason::Persisting { epoch: record.epoch }),
+            false => engine(EngineOp::Promote, reason()),
+        };
+    }
     if !status.fsync && (s.policy.is_sync() || record.fsync) {
         // `active` will name no hot replica: from here on this disk alone has to hold every write (invariant 8).
         return engine(EngineOp::Fsync(true), reason());

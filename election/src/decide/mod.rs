@@ -1,7 +1,7 @@
 //! How a node chooses what to do: first what holds for everyone, then by its role in the record.
 //!
-//! The order of the tests is the order of their weight: what is not trusted decides nothing; what may still be in
-//! flight is settled before anything else is begun; a record is on disk before anybody acts on it.
+//! The order of the tests is the order of their weight: what is not trusted decides nothing; a record is on disk before
+//! anybody acts on it; what may still be in flight is settled before anything else is begun.
 
 mod both_lost;
 mod certify;
@@ -39,15 +39,15 @@ pub fn decide(s: &Snapshot) -> Decision {
     if let Some(distrust) = distrust(s) {
         return run_engine(s).unwrap_or_else(|| doubt(s, distrust));
     }
+    if let Some(record) = s.record().filter(|record| record.stamp() > s.memory.stamp || s.memory.uid.is_none()) {
+        return remember(s, record);
+    }
     if let Some(settle) = settle(s) {
         return settle;
     }
     let Some(record) = s.record() else {
         return run_engine(s).unwrap_or_else(|| vacant::decide(s));
     };
-    if record.stamp() > s.memory.stamp || s.memory.uid.is_none() {
-        return remember(s, record);
-    }
     if let Some(decision) = duty::decide(s, record) {
         return decision;
     }

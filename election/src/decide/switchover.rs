@@ -106,13 +106,13 @@ pub(super) fn flee(s: &Snapshot, record: &Record, status: &Status) -> Option<Dec
 /// Phase `switching`: hold the writes until the target has taken over, or give up.
 pub(super) fn hold(s: &Snapshot, record: &Record, status: &Status) -> Decision {
     let Some(target) = record.switchover.as_ref().map(|sw| sw.target.clone()) else {
-        return give_up(s, record, "no request is recorded");
+        return give_up(s, record, status, "no request is recorded");
     };
     if !record.is_replica(&target) {
-        return give_up(s, record, "the target is not the hot replica");
+        return give_up(s, record, status, "the target is not the hot replica");
     }
     if s.now.since(s.phase_since) >= HOLD_LIMIT_MS {
-        return give_up(s, record, "the target did not take over in time; writes go on here");
+        return give_up(s, record, status, "the target did not take over in time; writes go on here");
     }
     if !status.quiesced {
         let until = s.phase_since.plus(QUIET_LIMIT_MS);
@@ -124,8 +124,12 @@ pub(super) fn hold(s: &Snapshot, record: &Record, status: &Status) -> Decision {
     Decision::wait(Reason::Holding { target }).revisit(s.phase_since.plus(HOLD_LIMIT_MS))
 }
 
-fn give_up(s: &Snapshot, record: &Record, why: &str) -> Decision {
-    submit(s, proposals::switch_back(s, record, why), Reason::SwitchGivenUp { why: why.to_owned() })
+fn give_up(s: &Snapshot, record: &Record, status: &Status, why: &str) -> Decision {
+    let reason = Reason::SwitchGivenUp { why: why.to_owned() };
+    if record.replica.is_none() && !status.fsync && s.policy.is_sync() {
+        return engine(EngineOp::Fsync(true), reason); // It goes on alone (invariant 8).
+    }
+    submit(s, proposals::switch_back(s, record, why), reason)
 }
 
 pub(super) fn refuse(command: &Command, command_index: u64, record: &Record, why: String) -> Decision {
