@@ -73,3 +73,8 @@ fn a_planned_switchover_cuts_no_client_off() {
 fn with_fsync_either_of_the_two_disks_is_enough() {
     closed(Case::BothDisks, Some(Bug::FsyncDoesNothing));
 }
+
+#[test]
+fn a_durable_read_is_not_answered_by_an_old_acknowledgement() {
+    closed(Case::DurableReads, Some(Bug::DurableReadPings));
+}

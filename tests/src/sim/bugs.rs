@@ -17,7 +17,7 @@ macro_rules! bugs {
             /// Whether random seeds can find it. The others need a long coincidence, lose what the history declares
             /// lost, or cut clients off and lose nothing: scripts find them.
             pub fn is_random(self) -> bool {
-                !matches!(self, Bug::MarkersAlike | Bug::QuietInWords | Bug::OffersOfAnyStamp | Bug::DurableReadPings)
+                !matches!(self, Bug::MarkersAlike | Bug::QuietInWords | Bug::DurableReadPings)
             }
 
             /// What is wrong, a sentence.
@@ -86,8 +86,8 @@ bugs! {
     RenewsInWords,
     /// A renewal carries no nonce and no seq of its own: the identical value gets no new index.
     RenewsWithoutNonce,
-    /// An offer counts under whatever record its receiver knows.
-    OffersOfAnyStamp,
+    /// Every node is given the leave to replicate that is meant for one.
+    OffersToEverybody,
     /// A lost record is taken for a group that never was.
     BootstrapsAgain,
     /// A forced failover does not say that writes may be lost.

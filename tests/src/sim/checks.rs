@@ -19,6 +19,8 @@ pub(crate) struct Ledger {
     /// Writes under way when their connection ended.
     pub(crate) cut: u64,
     pub(crate) epochs: u64,
+    /// When the first record was written.
+    pub(crate) began: Option<u64>,
     pub(crate) power_cuts: u64,
     /// Masters that were replaced with a declared loss: what they still acknowledge is part of it.
     disowned: BTreeSet<(usize, u64)>,
@@ -187,6 +189,7 @@ impl World {
         let now = self.now;
         self.story.note(now, &[3, record.epoch, record.seq]);
         self.tell(|| story_of(&record));
+        self.ledger.began.get_or_insert(now);
         let grows = record_only_grows(before, &record);
         let sealed = sealed_when_taking_over(&self.nodes, before, &record);
         self.check(grows.and(sealed));
@@ -240,7 +243,7 @@ impl World {
     /// What a group that does not serve after every fault has ended may say for itself; `None`: nothing.
     pub(crate) fn excuse(&self) -> Option<&'static str> {
         if self.consul.lost.is_some() {
-            return Some("the record cannot be restored: what it names does not run any more");
+            return Some("the record cannot be restored: those whom it names do not remember it");
         }
         let record = self.consul.truth()?;
         let master = record.master.as_ref()?;

@@ -130,10 +130,15 @@ impl World {
             return;
         }
         match self.proxies[proxy].link.as_ref().map(|link| self.call_on(proxy, link)) {
-            Some(call) if self.mix.policy.reads == Reads::Durable && self.rng.chance(300) => self.ask_for_a_read(call),
+            Some(call) if self.reads_now(proxy) => self.ask_for_a_read(call),
             Some(call) => self.write_through(call),
             None => self.dial(proxy),
         }
+    }
+
+    fn reads_now(&mut self, proxy: usize) -> bool {
+        let reading = self.mix.reading[proxy];
+        self.mix.policy.reads == Reads::Durable && self.rng.chance(reading)
     }
 
     fn call_on(&self, proxy: usize, link: &Link) -> Call {

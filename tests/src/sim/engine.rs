@@ -93,12 +93,20 @@ impl World {
         }
     }
 
+    /// What the folder makes of a database that does not run.
+    pub(crate) fn at_rest(&self, n: usize) -> Engine {
+        if self.nodes[n].foreign && !self.nodes[n].adopt {
+            return Engine::Foreign { why: "data of somebody else".to_owned() };
+        }
+        Engine::Down { why: "it is not running".to_owned() }
+    }
+
     /// What the adapter reports.
     pub(crate) fn engine(&mut self, n: usize) -> Engine {
         let now = self.now;
         let lies = self.bug == Some(Bug::ClaimsToBeWhole);
         let Some(p) = self.nodes[n].redis.as_ref() else {
-            return Engine::Down { why: "it is not running".to_owned() };
+            return self.at_rest(n);
         };
         let mut status = p.status(now);
         status.disk_ok = !self.nodes[n].disk.bad;
@@ -153,7 +161,12 @@ impl World {
                 return; // It died before it came to it.
             }
             match op {
+                EngineOp::Start if w.nodes[n].foreign && !w.nodes[n].adopt => {
+                    w.engine_done(n, boot, op, Err("data of somebody else".to_owned()));
+                }
                 EngineOp::Start => {
+                    // From now on the folder says whose it is.
+                    w.nodes[n].foreign = false;
                     w.start_redis(n);
                     w.engine_done(n, boot, op, Ok(()));
                 }
@@ -166,6 +179,7 @@ impl World {
                     w.kill_redis(n, "its agent stopped it");
                     w.engine_done(n, boot, op, Ok(()));
                 }
+                EngineOp::Reset if w.nodes[n].foreign => w.engine_done(n, boot, op, Ok(())),
                 EngineOp::Reset => {
                     let kept = w.may_be_thrown_away(n, boot);
                     w.check(kept);
@@ -259,7 +273,7 @@ impl World {
                 p.count_replicas(now);
                 self.word(n, boot, |words| words.guard = Some(*on));
             }
-            EngineOp::Fsync(always) => self.fsync(n, run, *always),
+            EngineOp::Fsync(always) => self.fsync(n, run, *always)?,
             EngineOp::Need(need) => return self.set_need(n, run, boot, *need),
             EngineOp::Channel { name, secret, exclusive } => {
                 return self.channel(n, run, boot, name, secret.reveal(), *exclusive);
@@ -379,7 +393,10 @@ impl World {
             p.rename_history(replid);
         }
         p.open = early;
-        let incarnation = p.incarnation.clone();
+        let (incarnation, off) = (p.incarnation.clone(), !p.append_only);
+        if off {
+            self.rewrite_file(n, run);
+        }
         let result = self.ledger.may_be_promoted(n, &incarnation);
         self.check(result);
         if let Some(agent) = &mut self.nodes[n].agent {
@@ -387,15 +404,19 @@ impl World {
         }
     }
 
-    fn fsync(&mut self, n: usize, run: u64, always: bool) {
+    fn fsync(&mut self, n: usize, run: u64, always: bool) -> Result<(), String> {
         let really = always && self.bug != Some(Bug::FsyncDoesNothing);
         let node = &mut self.nodes[n];
-        let Some(p) = node.redis.as_mut().filter(|p| p.run == run) else { return };
+        let Some(p) = node.redis.as_mut().filter(|p| p.run == run) else { return Err("nobody listens".to_owned()) };
+        if always && !p.append_only {
+            return Err("the append-only file is off, or its last write failed".to_owned());
+        }
         p.fsync = always;
         p.fsync_works = really;
         if really {
             node.disk.sync();
         }
+        Ok(())
     }
 
     /// A write of the agent's, under the same rules as a client's.

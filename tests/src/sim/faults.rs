@@ -1,11 +1,11 @@
 //! What goes wrong, when, and for how long.
 
 use super::FORMED_US;
-use super::data::{Entry, FSYNC_LAG_US};
+use super::data::{Disk, Entry, FSYNC_LAG_US};
 use super::mix::Fault;
 use super::world::{World, index_of, name};
 use agent::step::Event;
-use election::{Command, CommandOp, NodeId, Record};
+use election::{Command, CommandOp, Memory, NodeId, Record, Stamp};
 
 impl World {
     /// Faults come until `end`.
@@ -127,6 +127,8 @@ impl World {
             Fault::DiskFails => self.disk_fails(n),
             Fault::ConsulGoesBack => self.consul_goes_back(),
             Fault::Fsync => self.change_fsync(),
+            Fault::ConsulLeader => self.consul_leader_dies(),
+            Fault::DiskLost => self.lose_disk(n),
         }
     }
 
@@ -166,6 +168,18 @@ impl World {
         self.ledger.power_cuts += 1;
     }
 
+    /// The machine comes back with an empty disk: its copy is gone, and so is all that its agent remembered. Not while
+    /// Consul has lost the record as well: who remembers nothing cannot know of it, and nothing protects him.
+    fn lose_disk(&mut self, n: usize) {
+        if !self.nodes[n].up || self.consul.lost.is_some() {
+            return;
+        }
+        self.cut_power(n);
+        self.tell(|| format!("n{}'s disk is lost", n + 1));
+        let node = &mut self.nodes[n];
+        (node.disk, node.memory, node.remembered) = (Disk::default(), Memory::default(), Stamp::default());
+    }
+
     pub(crate) fn power_on(&mut self, n: usize) {
         if self.nodes[n].up {
             return;
@@ -177,6 +191,12 @@ impl World {
 
     fn pause(&mut self, n: usize, agent: bool, redis: bool) {
         let back = self.for_a_while();
+        self.stop(n, agent, redis);
+        self.after(back, move |w| w.wake(n));
+    }
+
+    /// SIGSTOP.
+    pub(crate) fn stop(&mut self, n: usize, agent: bool, redis: bool) {
         let what = match (agent, redis) {
             (true, true) => "agent and redis are",
             (true, false) => "agent is",
@@ -189,7 +209,6 @@ impl World {
         if let Some(p) = self.nodes[n].redis.as_mut().filter(|_| redis) {
             p.paused = true;
         }
-        self.after(back, move |w| w.wake(n));
     }
 
     /// What arrived meanwhile is taken in now, oldest first; of two processes either may come first.
@@ -251,17 +270,35 @@ impl World {
     }
 
     fn consul_outage(&mut self) {
-        self.consul.outage = true;
+        (self.consul.outage, self.consul.electing) = (true, false);
         self.tell(|| "Consul is away".to_owned());
         let back = self.for_a_while();
         self.after(back, move |w| w.consul_returns());
     }
 
-    fn consul_returns(&mut self) {
-        self.consul.outage = false;
+    pub(crate) fn consul_returns(&mut self) {
+        (self.consul.outage, self.consul.electing) = (false, false);
         let expires = self.now + 10_000_000;
         self.consul.restart_timers(expires);
         self.tell(|| "Consul is back".to_owned());
+        for proposal in std::mem::take(&mut self.consul.handed_on) {
+            self.apply(&proposal);
+        }
+    }
+
+    /// Until the servers have elected another, nobody is answered; the next leader may apply what the last one took.
+    pub(crate) fn consul_leader_dies(&mut self) {
+        if self.consul.outage {
+            return;
+        }
+        (self.consul.outage, self.consul.electing) = (true, true);
+        self.tell(|| "Consul's leader dies".to_owned());
+        let elected = self.rng.range(200_000, 6_000_000);
+        self.after(elected, |w| {
+            if w.consul.electing {
+                w.consul_returns();
+            }
+        });
     }
 
     pub(crate) fn expire_sessions(&mut self) {
@@ -291,7 +328,7 @@ impl World {
     pub(crate) fn ask_group(&mut self, command: Command) -> bool {
         let (op, target, epoch) = (command.op, &command.target, command.expect_epoch);
         let line = format!("an operator asks for a {op:?} of {target:?} in epoch {epoch}");
-        let asked = self.consul.ask(command);
+        let asked = self.consul.ask(&command);
         if asked {
             self.tell(|| line);
             self.consul_changed();
@@ -305,14 +342,15 @@ impl World {
             return None;
         }
         let master = self.master();
-        let able: Vec<usize> = (0..self.mix.nodes).filter(|n| *n != master && self.mix.priorities[*n] > 0).collect();
+        let may = |n: &usize| *n != master && self.mix.priorities[*n] > 0 && !self.nodes[*n].foreign;
+        let able: Vec<usize> = (0..self.mix.nodes).filter(may).collect();
         let target = able[self.rng.index(able.len())];
         let target = self.rng.chance(600).then(|| name(target));
         Some(self.request(target))
     }
 
     /// A client's FLUSHALL takes the marker, and what stands beside it, away.
-    fn flush_all(&mut self) {
+    pub(crate) fn flush_all(&mut self) {
         let (n, now) = (self.master(), self.now);
         let node = &mut self.nodes[n];
         let Some(p) = node.redis.as_mut() else { return };
@@ -326,7 +364,7 @@ impl World {
         self.watch_need(n);
     }
 
-    fn break_link(&mut self, n: usize) {
+    pub(crate) fn break_link(&mut self, n: usize) {
         let Some(run) = self.nodes[n].redis.as_ref().map(|p| p.run) else { return };
         self.tell(|| format!("n{}'s replication link breaks", n + 1));
         self.drop_upstream(n, run);

@@ -32,9 +32,11 @@ pub(crate) enum Fault {
     DiskFails,
     ConsulGoesBack,
     Fsync,
+    ConsulLeader,
+    DiskLost,
 }
 
-const FAULTS: [Fault; 25] = [
+const FAULTS: [Fault; 27] = [
     Fault::KillRedis,
     Fault::KillAgent,
     Fault::KillNode,
@@ -60,7 +62,12 @@ const FAULTS: [Fault; 25] = [
     Fault::DiskFails,
     Fault::ConsulGoesBack,
     Fault::Fsync,
+    Fault::ConsulLeader,
+    Fault::DiskLost,
 ];
+
+/// See [`Mix::reading`].
+const READING: u64 = 300;
 
 /// One seed's world.
 #[derive(Debug, Clone)]
@@ -80,6 +87,8 @@ pub(crate) struct Mix {
     pub(crate) stubborn: bool,
     /// Each with a client that writes all the time.
     pub(crate) proxies: Vec<Manners>,
+    /// In a thousand of each client's requests: reads, where these are durable.
+    pub(crate) reading: Vec<u64>,
     /// In a thousand: a fault right after the record has changed, and an agent's end in the middle of an effect.
     pub(crate) ambush: [u64; 2],
 }
@@ -129,6 +138,7 @@ impl Mix {
             late_views,
             ambush,
             stubborn: rng.chance(500),
+            reading: vec![READING; proxies.len()],
             proxies,
         }
     }
@@ -149,6 +159,7 @@ impl Mix {
             ambush: [0; 2],
             stubborn: false,
             proxies: vec![Manners::Holds; 2],
+            reading: vec![READING; 2],
         }
     }
 

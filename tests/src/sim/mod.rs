@@ -5,6 +5,7 @@
 //! Redis promotes anything, counts any replica for WAIT, is wiped by a full resync, loses what was not fsynced with
 //! the machine. Clients write all the time; what was acknowledged must stay.
 
+mod adoption;
 mod bugs;
 mod checks;
 mod client;
@@ -12,6 +13,7 @@ mod consul;
 mod data;
 mod engine;
 mod faults;
+mod kv;
 mod mix;
 mod node;
 mod operator;
@@ -21,11 +23,15 @@ mod redis;
 mod replication;
 pub(crate) mod rng;
 mod scenarios;
+mod script;
 mod story;
 mod world;
 
+pub use adoption::{Adoption, adopt};
 pub use bugs::Bug;
+pub use kv::{Kv, Pair};
 pub use scenarios::{Case, play};
+pub use script::{Played, perform};
 use std::num::NonZero;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -165,7 +171,7 @@ fn switch_over(w: &mut World) {
         let looked = w.now + 250_000;
         while w.step(looked) {}
         w.now = w.now.max(looked);
-        match w.consul.results.get(&request.id).map(|outcome| (outcome.done, outcome.message.clone())) {
+        match w.consul.result(&request.id).map(|outcome| (outcome.done, outcome.message)) {
             Some((true, _)) if w.serves_since(looked - 200_000) => {
                 let lost = w.nothing_is_lost();
                 return w.check(lost);

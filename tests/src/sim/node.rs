@@ -2,6 +2,7 @@
 
 use super::bugs::Bug;
 use super::engine::Adapter;
+use super::operator::LATE_TXN_US;
 use super::rng::Rng;
 use super::world::{Task, World, index_of, name};
 use agent::step::{BEAT_EVERY_MS, Done, Effect, Event, Sighting, Step, What, Written};
@@ -34,6 +35,8 @@ pub(crate) struct Agent {
     pub(crate) call: u64,
     /// When a draining master may ask for its hand-over again.
     pub(crate) hand_over_after: u64,
+    /// Its last action is under way.
+    pub(crate) last: bool,
     asking: u64,
     watchful: bool,
     poll_at: u64,
@@ -69,7 +72,7 @@ impl World {
             database: super::redis::address(n),
             zone: None,
             priority: self.mix.priorities[n],
-            adopt: self.bug == Some(Bug::BootstrapsAgain) && self.consul.record.is_none(),
+            adopt: self.nodes[n].adopt || (self.bug == Some(Bug::BootstrapsAgain) && self.consul.record.is_none()),
             boot: format!("boot{boot}"),
             group: "g".to_owned(),
         };
@@ -90,6 +93,7 @@ impl World {
             adapter: Adapter::default(),
             call: 0,
             hand_over_after: 0,
+            last: false,
             asking: 0,
             watchful: true,
             poll_at: 0,
@@ -121,6 +125,9 @@ impl World {
     pub(crate) fn agent_done(&mut self, n: usize, done: Done) {
         let now = self.millis(n);
         let Some(agent) = &mut self.nodes[n].agent else { return };
+        if agent.last {
+            return self.cut_off_agent(n);
+        }
         agent.step.done(now, done);
         self.drive(n);
     }
@@ -187,6 +194,9 @@ impl World {
         let now = self.now;
         self.story.note(now, &[2, n as u64, effect.stamp.epoch, effect.stamp.seq]);
         self.ambush_effect(n, boot);
+        if !matches!(effect.what, What::Engine(election::EngineOp::Mark(_))) {
+            self.count_action(n, boot);
+        }
         match effect.what {
             What::Read => self.read(n, boot),
             What::Remember(memory) => self.remember(n, boot, memory),
@@ -305,7 +315,7 @@ impl World {
             return unknown(self, proposal);
         }
         if fate < before + late {
-            let delay = self.rng.range(0, 4_000_000);
+            let delay = self.rng.range(0, LATE_TXN_US);
             let sent = proposal.clone();
             self.after(delay, move |w| {
                 if !w.consul.outage {
@@ -317,6 +327,9 @@ impl World {
         let answered = fate >= before + late + after;
         self.after(there, move |w| {
             if !w.reaches(n, w.consul_end()) || w.consul.outage {
+                if w.consul.electing && w.reaches(n, w.consul_end()) && w.rng.chance(500) {
+                    w.consul.handed_on.push((*proposal).clone());
+                }
                 return unknown(w, proposal);
             }
             let applied = w.apply(&proposal);
@@ -452,7 +465,7 @@ impl World {
         agent.registered = Some(now_is.clone());
         let delay = self.delay();
         self.after(delay, move |w| {
-            if w.has_consul(n) && w.consul.put_member(&session, member) {
+            if w.has_consul(n) && w.consul.put_member(&session, &member) {
                 return w.consul_changed();
             }
             w.after(1_000_000, move |w| {
@@ -495,15 +508,11 @@ impl World {
     }
 
     /// What arrives of a beat at that node, over a planted bug's wire.
-    fn garbled(&self, n: usize, mut beat: Beat) -> Beat {
+    fn garbled(&self, mut beat: Beat) -> Beat {
         if let (Some(Bug::MarkersAlike), Engine::Up(status)) = (self.bug, &mut beat.engine)
             && let Some(marker) = &mut status.marker
         {
             marker.counter = 0;
-        }
-        let known = self.nodes[n].agent.as_ref().and_then(|a| a.step.view().record.as_ref());
-        if let (Some(Bug::OffersOfAnyStamp), Some(offer), Some(record)) = (self.bug, &mut beat.offer, known) {
-            offer.stamp = record.stamp();
         }
         beat
     }
@@ -523,8 +532,9 @@ impl World {
     /// One exchange: this side's beat there, the other's back.
     fn exchange(&mut self, n: usize, boot: u64, peer: usize) {
         let (millis, call) = (self.millis(n), self.number());
+        let everybody = self.bug == Some(Bug::OffersToEverybody);
         let Some(agent) = self.agent(n, boot) else { return };
-        let beat = agent.step.beat(millis, &name(peer));
+        let beat = beat_to(agent, millis, peer, everybody);
         agent.peers.entry(peer).or_default().calling = call;
         self.after(PATIENCE_US, move |w| w.called(n, boot, peer, call, RETRY_US));
         if self.rng.chance(self.mix.drop) {
@@ -547,17 +557,18 @@ impl World {
     fn called_by(&mut self, n: usize, boot: u64, beat: Beat, caller: usize, caller_boot: u64, call: u64) {
         let millis = self.millis(n);
         let next = self.now + BEAT_EVERY_MS * MS;
+        let everybody = self.bug == Some(Bug::OffersToEverybody);
         let Some(agent) = self.agent(n, boot) else { return };
-        let mine = agent.step.beat(millis, &name(caller));
+        let mine = beat_to(agent, millis, caller, everybody);
         agent.peers.entry(caller).or_default().next = next;
         self.send(n, caller, move |w| {
             w.called(caller, caller_boot, n, call, BEAT_EVERY_MS * MS);
             w.at_agent(caller, caller_boot, move |w| {
-                let mine = w.garbled(caller, mine);
+                let mine = w.garbled(mine);
                 w.agent_event(caller, Event::Beat(Box::new(mine)));
             });
         });
-        let beat = self.garbled(n, beat);
+        let beat = self.garbled(beat);
         self.agent_event(n, Event::Beat(Box::new(beat)));
     }
 
@@ -578,7 +589,7 @@ impl World {
         }
         agent.asking = question;
         let Some(run) = self.nodes[n].redis.as_ref().map(|p| p.run) else {
-            let down = Engine::Down { why: "it is not running".to_owned() };
+            let down = self.at_rest(n);
             return self.asked(n, boot, question, down);
         };
         self.after(PATIENCE_US, move |w| {
@@ -645,6 +656,15 @@ impl World {
     pub(crate) fn stamp(&self) -> Stamp {
         self.consul.record.as_ref().map(|(r, _)| r.stamp()).unwrap_or_default()
     }
+}
+
+/// What an agent sends another. `everybody` is the planted bug: an offer that it would make to any of the others.
+fn beat_to(agent: &Agent, millis: Millis, to: usize, everybody: bool) -> Beat {
+    let mut beat = agent.step.beat(millis, &name(to));
+    if everybody && beat.offer.is_none() {
+        beat.offer = agent.peers.keys().find_map(|other| agent.step.beat(millis, &name(*other)).offer);
+    }
+    beat
 }
 
 /// A transaction by which a restarted agent makes sure that nothing of its earlier run is under way.

@@ -12,15 +12,25 @@ use election::{
 /// A draining master asks for its hand-over again after this long, as the driver does.
 const HAND_OVER_AGAIN_US: u64 = 5_000_000;
 
+/// A transaction that is lost on its way may be applied this much later.
+pub(crate) const LATE_TXN_US: u64 = 4_000_000;
+
 impl World {
     pub(crate) fn pause_group(&mut self) {
-        if !self.consul.pause(true) {
+        if !self.pause_group_for_good() {
             return;
         }
-        self.tell(|| "an operator pauses the group".to_owned());
-        self.consul_changed();
         let back = self.for_a_while();
         self.after(back, World::resume_group);
+    }
+
+    pub(crate) fn pause_group_for_good(&mut self) -> bool {
+        let paused = self.consul.pause(true);
+        if paused {
+            self.tell(|| "an operator pauses the group".to_owned());
+            self.consul_changed();
+        }
+        paused
     }
 
     pub(crate) fn resume_group(&mut self) {
@@ -144,7 +154,9 @@ impl World {
     pub(crate) fn consul_goes_back(&mut self) {
         let Some(stamp) = self.consul.truth().map(Record::stamp) else { return };
         let known = self.nodes.iter().all(|node| node.agent.is_some() && node.memory.stamp == stamp);
-        if !known || self.consul.lost.is_some() || self.consul.outage {
+        // Nor while a first transaction may still be on its way: it would make another group, and this one is warned.
+        let young = self.ledger.began.is_none_or(|began| self.now < began + LATE_TXN_US);
+        if young || !known || self.consul.lost.is_some() || self.consul.outage {
             return;
         }
         let ago = self.rng.index(4);
@@ -170,8 +182,8 @@ impl World {
         });
     }
 
-    /// `resume --restore-record`, under the conditions it has: every node remembers, those that the newest record names
-    /// remember the same, and their databases still run as it says.
+    /// `resume --restore-record`, under the condition it has: those that the newest record names remember the same. Where
+    /// their databases still run as it says, it begins an epoch of its own; else the agents decide who holds every write.
     pub(crate) fn restore_record(&mut self) -> bool {
         let memories: Vec<&Memory> = self.nodes.iter().map(|node| &node.memory).collect();
         let Some(newest) = memories.iter().filter_map(|m| m.record.as_ref()).max_by_key(|r| r.stamp()) else {
@@ -180,16 +192,17 @@ impl World {
         let holds = |id: &NodeId| index_of(id).is_some_and(|n| memories[n].record.as_ref() == Some(newest));
         let master = newest.master.as_ref().map(|m| (&m.id, &m.incarnation));
         let replica = newest.replica.as_ref().map(|r| (&r.id, &r.certificate.incarnation));
-        let runs = |(id, run): (&NodeId, &Incarnation)| {
-            let process = index_of(id).and_then(|n| self.nodes[n].redis.as_ref());
-            holds(id) && process.is_some_and(|p| p.incarnation == *run)
-        };
-        if !master.into_iter().chain(replica).all(runs) {
+        let named: Vec<(&NodeId, &Incarnation)> = master.into_iter().chain(replica).collect();
+        if !named.iter().all(|(id, _)| holds(id)) {
             return false;
         }
-        let record = restored(newest);
+        let runs = |(id, run): &(&NodeId, &Incarnation)| {
+            let process = index_of(id).and_then(|n| self.nodes[n].redis.as_ref());
+            process.is_some_and(|p| p.incarnation == **run)
+        };
+        let record = if named.iter().all(runs) { restored(newest) } else { renewed(newest) };
         let policy = self.mix.policy.clone();
-        self.consul.restore(record, &policy);
+        self.consul.restore(&record, &policy);
         self.tell(|| "an operator restores the record".to_owned());
         self.record_changed(None);
         self.consul_changed();
@@ -234,4 +247,10 @@ fn restored(newest: &Record) -> Record {
         switchover: newest.switchover.clone().filter(|_| !active),
         ..newest.clone()
     }
+}
+
+/// The same record, one write later.
+fn renewed(newest: &Record) -> Record {
+    let seq = newest.seq + 1;
+    Record { seq, nonce: Nonce(format!("renewed{}-{seq}", newest.epoch)), ..newest.clone() }
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 /// How long a guard can be open while nothing reaches the replica: as long as that acknowledges what it had (until it
 /// gives up a silent link), and then for three seconds (Redis counts whole ones) and a look, which is made once a second.
-const GUARD_OPEN_US: u64 = LINK_TIMEOUT_US + 4_250_000;
+const GUARD_OPEN_US: u64 = LINK_TIMEOUT_US + 5_000_000;
 
 /// A process that was stopped looks at its replicas again this long after it wakes.
 const GUARD_WAKES_US: u64 = 1_250_000;

@@ -43,6 +43,9 @@ pub(crate) struct Process {
     /// Client writes held by CLIENT PAUSE.
     pub(crate) held: Vec<Task>,
     pub(crate) loading: bool,
+    /// The append-only file is on.
+    pub(crate) append_only: bool,
+    /// What it holds is this data set, not the one before the last copy.
     pub(crate) persisted: bool,
     /// Changes when all clients' connections are ended.
     pub(crate) clients: u64,
@@ -118,6 +121,7 @@ impl Process {
             waiters: Vec::new(),
             held: Vec::new(),
             loading: true,
+            append_only: true,
             persisted: true,
             clients: 0,
             paused: false,

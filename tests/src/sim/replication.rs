@@ -122,8 +122,7 @@ impl World {
         if let Some(up) = p.upstream() {
             (up.state, up.heard) = (LinkState::Load, now);
         }
-        p.loading = true;
-        p.persisted = false;
+        (p.loading, p.append_only, p.persisted) = (true, false, false);
         p.replace(super::data::Data::default(), empty, 1);
         let incarnation = p.incarnation.clone();
         let result = checks::may_be_wiped(&self.consul, n, &incarnation);
@@ -139,22 +138,14 @@ impl World {
     }
 
     fn loaded(&mut self, n: usize, run: u64, link: u64, s: usize, s_run: u64) {
-        let (now, rewrite) = (self.now, self.rng.range(50_000, 1_500_000));
+        let now = self.now;
         let Some(p) = self.redis(n, run) else { return };
         p.loading = false;
         let offset = p.offset;
         if let Some(up) = p.upstream() {
             (up.state, up.heard) = (LinkState::Online, now);
         }
-        // Until the file has been rewritten, a restart brings the old data back.
-        self.after(rewrite, move |w| {
-            w.at_redis(n, run, move |w| {
-                let node = &mut w.nodes[n];
-                let Some(p) = node.redis.as_mut().filter(|p| !p.loading && !p.persisted) else { return };
-                p.persisted = true;
-                node.disk.replace(&p.data);
-            });
-        });
+        self.rewrite_file(n, run);
         self.send(n, s, move |w| {
             w.at_redis(s, s_run, move |w| {
                 let now = w.now;
@@ -166,6 +157,35 @@ impl World {
                 w.pump(s, s_run);
             });
         });
+    }
+
+    /// The append-only file, which is off while a copy is loaded, begins anew. Until it has been rewritten, a restart
+    /// brings the old data back.
+    pub(crate) fn rewrite_file(&mut self, n: usize, run: u64) {
+        let took = self.rng.range(50_000, 1_500_000);
+        let Some(p) = self.redis(n, run) else { return };
+        p.append_only = true;
+        self.after(took, move |w| {
+            w.at_redis(n, run, move |w| {
+                let node = &mut w.nodes[n];
+                let Some(p) = node.redis.as_mut().filter(|p| p.append_only && !p.loading && !p.persisted) else {
+                    return;
+                };
+                if node.disk.bad {
+                    return w.rewrite_file(n, run);
+                }
+                p.persisted = true;
+                node.disk.replace(&p.data);
+            });
+        });
+    }
+
+    /// A load that is cut leaves what stands then, and the append-only file stays off until a copy is whole or this is
+    /// a master.
+    fn load_ends(&mut self, n: usize, run: u64) {
+        if let Some(p) = self.redis(n, run).filter(|p| !p.append_only) {
+            p.loading = false;
+        }
     }
 
     /// Bytes on a link: late while the way is cut, lost when the link has ended meanwhile.
@@ -278,7 +298,7 @@ impl World {
         let Some(p) = self.redis(n, run) else { return };
         let Some(up) = p.upstream() else { return };
         let (source, Some(link)) = (up.source, up.link.take()) else { return };
-        p.loading = false; // A load that is cut leaves what stands then.
+        self.load_ends(n, run);
         let Some(s_run) = self.nodes[source].redis.as_ref().map(|p| p.run) else { return };
         self.send(n, source, move |w| w.at_redis(source, s_run, move |w| w.downstream_closed(source, s_run, link)));
     }
@@ -306,8 +326,11 @@ impl World {
     }
 
     pub(crate) fn upstream_closed(&mut self, n: usize, run: u64, link: u64) {
-        let Some(p) = self.redis(n, run).filter(|p| p.link() == Some(link)) else { return };
-        p.loading = false;
+        if self.redis(n, run).is_none_or(|p| p.link() != Some(link)) {
+            return;
+        }
+        self.load_ends(n, run);
+        let Some(p) = self.redis(n, run) else { return };
         if let Some(up) = p.upstream() {
             up.link = None;
         }

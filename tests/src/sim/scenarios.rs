@@ -8,7 +8,7 @@ use super::mix::Mix;
 use super::quiet::Manners;
 use super::rng::Rng;
 use super::world::{World, index_of};
-use election::{Phase, Policy, Record, WithoutReplica};
+use election::{Phase, Policy, Reads, Record, WithoutReplica};
 
 /// No step of a script takes longer, in microseconds: a session's end and a certification fit into it.
 const STEP_LIMIT_US: u64 = 60_000_000;
@@ -39,6 +39,8 @@ pub enum Case {
     M9,
     /// `fsync`: both lose power, the master never returns.
     BothDisks,
+    /// `reads = "durable"`: a master that is cut off with a proxy that only reads.
+    DurableReads,
     /// No hole: planned switchovers while clients write through proxies that hold requests back. None is cut off.
     Handover,
 }
@@ -59,6 +61,7 @@ pub fn play(case: Case, bug: Option<Bug>) -> Result<(), String> {
         Case::M8 => power_cut_and_killed(bug),
         Case::M9 => acknowledged_before_the_drop(bug),
         Case::BothDisks => one_of_two_disks_returns(bug),
+        Case::DurableReads => read_from_a_master_that_is_cut_off(bug),
         Case::Handover => no_client_is_cut_off(bug),
     }
 }
@@ -374,5 +377,35 @@ fn one_of_two_disks_returns(bug: Option<Bug>) -> Played {
     scene.power_cut(replica);
     scene.w.power_on(replica);
     scene.until("the hot replica goes on", |w| active_beyond(w, epoch) && w.master() == replica)?;
+    scene.ends_well()
+}
+
+/// The hot replica has acknowledged all that the master has, and is in its place before the master sends anything else:
+/// an old acknowledgement would answer for a read of old data.
+fn read_from_a_master_that_is_cut_off(bug: Option<Bug>) -> Played {
+    let policy = Policy { reads: Reads::Durable, detect_after: 200, ..Policy::default() };
+    let mut scene = Scene::formed(2, policy, bug)?;
+    let (master, ..) = scene.roles();
+    scene.pass(10_000_000)?; // The pause after the first takeover.
+    scene.w.mix.reading = vec![1_000; 2];
+    scene.w.stop(master, true, false); // Or it would raise its marker.
+    scene.pass(500_000)?;
+    let offset = |w: &World| w.nodes[master].redis.as_ref().map_or(0, |p| p.offset);
+    let quiet = offset(&scene.w);
+    scene.until("the master calls its hot replica", |w| offset(w) > quiet)?;
+    scene.pass(20_000)?;
+    let (epoch, reader) = (scene.epoch(), scene.w.proxy_end(0));
+    let ends = scene.w.cut.len();
+    for side in [master, reader] {
+        (0..ends).filter(|end| ![master, reader].contains(end)).for_each(|end| scene.cut(side, end, true));
+    }
+    scene.w.mix.reading[1] = 0;
+    scene.until("the hot replica takes over", |w| active_beyond(w, epoch))?;
+    scene.until("a write is acknowledged there", |w| w.serves_since(w.now.saturating_sub(20_000)))?;
+    scene.pass(1_500_000)?;
+    for side in [master, reader] {
+        (0..ends).filter(|end| *end != side).for_each(|end| scene.cut(side, end, false));
+    }
+    scene.w.wake(master);
     scene.ends_well()
 }

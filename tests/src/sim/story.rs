@@ -45,6 +45,10 @@ impl Story {
         self.hash.finish()
     }
 
+    pub(crate) fn lines(&self) -> &[String] {
+        &self.lines
+    }
+
     pub(crate) fn into_lines(self) -> Vec<String> {
         self.lines
     }

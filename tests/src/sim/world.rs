@@ -69,6 +69,10 @@ pub(crate) struct Node {
     pub(crate) remembered: Stamp,
     /// Where its monotonic clock starts, in milliseconds, and how fast it runs, in thousandths.
     pub(crate) clock: (u64, u64),
+    /// Its file says `adopt = true`.
+    pub(crate) adopt: bool,
+    /// The data on its disk were there before its agent, and it has not taken them over.
+    pub(crate) foreign: bool,
     /// A scenario's: this node is told nothing new of Consul by its watch.
     pub(crate) blind: bool,
 }
@@ -91,6 +95,9 @@ pub(crate) struct World {
     pub(crate) story: Story,
     pub(crate) failure: Option<String>,
     pub(crate) faults: u64,
+    /// The agents' actions, but for the marker's; and the one that a scenario is cut after.
+    pub(crate) actions: u64,
+    pub(crate) cut_after: Option<u64>,
     /// A scenario's: which transactions stay under way until it lets them go, and those that do.
     pub(crate) hold: Option<fn(&Proposal) -> bool>,
     pub(crate) held: Vec<Proposal>,
@@ -131,6 +138,8 @@ impl World {
             story,
             failure: None,
             faults: 0,
+            actions: 0,
+            cut_after: None,
             hold: None,
             held: Vec::new(),
             blind_proxies: false,
