@@ -34,11 +34,6 @@ impl Account {
         Ok(Some(account))
     }
 
-    /// Its name.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Lets `command` run as this user, and with no other groups than its own.
     pub(crate) fn run(&self, command: &mut Command) {
         command.uid(self.uid).gid(self.gid);
@@ -84,6 +79,14 @@ impl Account {
     }
 }
 
+/// The name of the user that the agent runs as; its number where it has none.
+pub(crate) async fn own_name() -> String {
+    let uid = rustix::process::geteuid().as_raw().to_string();
+    let asked = Command::new("getent").args(["passwd", &uid]).kill_on_drop(true).output().await;
+    let found = asked.ok().and_then(|said| parse(&String::from_utf8_lossy(&said.stdout)));
+    found.map_or(uid, |account| account.name)
+}
+
 /// Reads a line of `passwd`.
 fn parse(line: &str) -> Option<Account> {
     let mut fields = line.lines().next()?.split(':');
@@ -100,7 +103,7 @@ mod tests {
     #[test]
     fn a_line_of_passwd_is_read() {
         let account = parse("postgres:x:101:104:PostgreSQL administrator,,,:/var/lib/postgresql:/bin/bash\n").unwrap();
-        assert_eq!((account.name(), account.uid, account.gid), ("postgres", 101, 104));
+        assert_eq!((account.name.as_str(), account.uid, account.gid), ("postgres", 101, 104));
         assert_eq!(parse(""), None);
         assert_eq!(parse("postgres:x:"), None);
     }

@@ -4,13 +4,12 @@
 //! moment it dies ([`Engine::exited`]). It decides nothing: what it is told to do comes from `election::decide`.
 //! Every operation may be repeated, and after one that succeeded the next probe shows its effect.
 
-#[allow(dead_code, reason = "for servers that do not run as root; those come next")]
 mod account;
 mod error;
 mod folder;
 pub(crate) mod mariadb;
+mod postgres;
 pub(crate) mod redis;
-#[allow(dead_code, reason = "for servers of many processes; those come next")]
 mod supervise;
 
 use std::collections::BTreeMap;
@@ -24,6 +23,7 @@ use tokio::sync::watch;
 
 pub use self::error::EngineError;
 pub use self::mariadb::Mariadb;
+pub use self::postgres::Postgres;
 pub use self::redis::Redis;
 pub use self::supervise::Life;
 use crate::knock::Knock;
@@ -165,6 +165,8 @@ engines! {
     Redis,
     /// MariaDB.
     Mariadb,
+    /// PostgreSQL.
+    Postgres,
 }
 
 /// What makes a database of this kind answer without a login, with a greeting or an error: both are signs of life.

@@ -1,0 +1,174 @@
+//! Whether a copy can be fed by another instance as it is: whether the one's history is the beginning of the other's.
+//!
+//! The number of a timeline does not name a history: two instances that are each promoted from the same one take the same
+//! number. So the last bytes that a copy has are compared as well; each record of the log holds a checksum and points at
+//! the one before it.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use election::{Address, Secret};
+use serde::Deserialize;
+
+use super::link::{Link, literal};
+use super::{marker, probe};
+
+/// So many of the last bytes are compared: several records.
+const WINDOW: u64 = 1024;
+
+/// What a copy has.
+#[derive(Debug, Clone)]
+pub(super) struct Own {
+    pub(super) system: String,
+    pub(super) timeline: u32,
+    /// The end of its log.
+    pub(super) end: u64,
+    /// How large a file of the log is, in bytes.
+    pub(super) segment: u64,
+    /// The folder of its log.
+    pub(super) wal: PathBuf,
+}
+
+/// What comparing them has shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It can be fed as it is.
+    Fits,
+    /// The source is not as far: that may pass.
+    Ahead,
+    /// It has what the source does not.
+    Parted {
+        /// Where the source's history left this one, when that is known.
+        fork: Option<u64>,
+        /// The source is in a state in which `pg_rewind` can tell the two histories apart.
+        rewindable: bool,
+    },
+    /// It has nothing that the source could go on from.
+    Apart,
+}
+
+/// What the source says of itself.
+#[derive(Debug, Deserialize)]
+struct Source {
+    system: String,
+    timeline: Option<u32>,
+    position: Option<String>,
+    checkpointed: u32,
+}
+
+/// Asks the source and compares.
+pub(super) async fn compare(own: &Own, at: &Address, secret: &Secret) -> Result<Verdict, sqlx::Error> {
+    let mut link = Link::remote(at, marker::role_of(secret), secret).await?;
+    let question = format!(
+        "SELECT row_to_json(s)::text FROM (SELECT
+             (SELECT system_identifier::text FROM pg_control_system()) AS system,
+             {} AS timeline, {} AS position,
+             (SELECT timeline_id FROM pg_control_checkpoint()) AS checkpointed) s",
+        probe::TIMELINE,
+        probe::POSITION
+    );
+    let source: Source = link.json(question).await?.ok_or(sqlx::Error::RowNotFound)?;
+    if source.system != own.system {
+        return Ok(Verdict::Apart);
+    }
+    let (timeline, position) = (source.timeline.unwrap_or_default(), source.position.and_then(|t| t.parse().ok()));
+    let rewindable = source.checkpointed == timeline && timeline != own.timeline;
+    let limit = if timeline == own.timeline {
+        None
+    } else {
+        let name = format!("pg_wal/{timeline:08X}.history");
+        let sql = format!("SELECT convert_from(pg_read_binary_file({}, 0, 1000000, true), 'UTF8')", literal(&name));
+        let Some(switch) = link.text(sql).await?.and_then(|text| left_at(&text, own.timeline)) else {
+            return Ok(Verdict::Parted { fork: None, rewindable });
+        };
+        Some(switch)
+    };
+    if let Some(fork) = limit.filter(|fork| own.end > *fork) {
+        return Ok(Verdict::Parted { fork: Some(fork), rewindable });
+    }
+    if position.is_none_or(|position: u64| position < own.end) {
+        return Ok(Verdict::Ahead);
+    }
+    same_end(own, timeline, &mut link, rewindable).await
+}
+
+/// Compares the last bytes.
+async fn same_end(own: &Own, theirs: u32, link: &mut Link, rewindable: bool) -> Result<Verdict, sqlx::Error> {
+    let last = own.end.saturating_sub(1);
+    let start = own.end.saturating_sub(WINDOW).max(last - last % own.segment);
+    let (offset, length) = (start % own.segment, own.end - start);
+    let Some(mine) = read(&own.wal.join(file_name(own.timeline, last, own.segment)), offset, length) else {
+        return Ok(Verdict::Apart);
+    };
+    let part = |timeline| {
+        let name = literal(&format!("pg_wal/{}", file_name(timeline, last, own.segment)));
+        format!("encode(pg_read_binary_file({name}, {offset}, {length}, true), 'hex')")
+    };
+    // The file in which a timeline begins holds the end of the one before it.
+    let found = link.text(format!("SELECT coalesce({}, {})", part(own.timeline), part(theirs))).await?;
+    Ok(match found {
+        None => Verdict::Apart,
+        Some(hex) if hex == to_hex(&mine) => Verdict::Fits,
+        Some(_) => Verdict::Parted { fork: None, rewindable },
+    })
+}
+
+fn read(path: &Path, offset: u64, length: u64) -> Option<Vec<u8>> {
+    let mut file = File::open(path).ok()?;
+    file.seek(SeekFrom::Start(offset)).ok()?;
+    let mut bytes = vec![0; usize::try_from(length).ok()?];
+    file.read_exact(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// The name of the file of the log that holds a position.
+pub(super) fn file_name(timeline: u32, position: u64, segment: u64) -> String {
+    let (number, per_log) = (position / segment, (1_u64 << 32) / segment);
+    format!("{timeline:08X}{:08X}{:08X}", number / per_log, number % per_log)
+}
+
+/// Where a history left a timeline: its lines are the timelines it went through, each with the position of its end.
+fn left_at(history: &str, timeline: u32) -> Option<u64> {
+    let lines = history.lines().filter_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        Some((words.next()?.parse::<u32>().ok()?, parse_lsn(words.next()?)?))
+    });
+    lines.into_iter().find(|(line, _)| *line == timeline).map(|(_, end)| end)
+}
+
+fn parse_lsn(text: &str) -> Option<u64> {
+    let (high, low) = text.split_once('/')?;
+    let part = |text| u64::from_str_radix(text, 16).ok();
+    Some(part(high)? << 32 | part(low)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_says_where_it_left_a_timeline() {
+        let history = "1\t0/3000148\tno recovery target specified\n\n2\t1/A000000\tno recovery target specified\n";
+        assert_eq!(left_at(history, 1), Some(0x300_0148));
+        assert_eq!(left_at(history, 2), Some(0x1_0a00_0000));
+        assert_eq!(left_at(history, 3), None);
+        assert_eq!(left_at("nonsense", 1), None);
+    }
+
+    #[test]
+    fn a_position_is_in_the_file_of_its_name() {
+        let segment = 16 << 20;
+        assert_eq!(file_name(1, 0, segment), "000000010000000000000000");
+        assert_eq!(file_name(11, 0x1_0a00_0000, segment), "0000000B000000010000000A");
+        assert_eq!(file_name(2, 0x300_0148, 1 << 30), "000000020000000000000000");
+    }
+}

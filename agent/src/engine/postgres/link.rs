@@ -1,0 +1,157 @@
+//! A connection to the server as its superuser, over the socket in the instance's own folder; and one to another
+//! instance, over the network.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use election::{Address, Secret};
+use serde::de::DeserializeOwned;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row};
+
+use super::config::SUPERUSER;
+use crate::engine::EngineError;
+
+/// The database that the marker is in.
+const DATABASE: &str = "postgres";
+
+/// What a server says that is not ready yet, or not any more.
+const CANNOT_CONNECT_NOW: &str = "57P03";
+
+/// What a server says whose connections are all taken.
+const TOO_MANY_CONNECTIONS: &str = "53300";
+
+/// What a server says whose disk is full.
+const DISK_FULL: &str = "53100";
+
+/// How long another instance may take to answer.
+const REMOTE_LIMIT: Duration = Duration::from_secs(2);
+
+/// What the agent's own sessions are like: none of what they say may be in a log, since passwords are set by it; and no
+/// write of the agent's waits for a copy.
+const SESSION: [(&str, &str); 7] = [
+    ("log_statement", "none"),
+    ("log_min_duration_statement", "-1"),
+    ("log_min_error_statement", "panic"),
+    ("log_duration", "off"),
+    ("pg_stat_statements.track", "none"),
+    ("synchronous_commit", "local"),
+    ("lock_timeout", "4s"),
+];
+
+/// Where the server listens for its agent.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    /// The folder of the socket.
+    pub(super) folder: PathBuf,
+    pub(super) port: u16,
+}
+
+/// One connection. A request that was given up leaves it of no use.
+#[derive(Debug)]
+pub(super) struct Link {
+    connection: PgConnection,
+    /// The server's process for it.
+    pub(super) pid: i32,
+}
+
+impl Link {
+    /// Connects to the agent's own server.
+    pub(super) async fn open(target: &Target) -> Result<Self, sqlx::Error> {
+        let options = PgConnectOptions::new_without_pgpass()
+            .socket(&target.folder)
+            .port(target.port)
+            .username(SUPERUSER)
+            .ssl_mode(PgSslMode::Disable)
+            .application_name("understudy agent")
+            .options(SESSION);
+        Self::connect(options).await
+    }
+
+    /// Connects to another instance as one of the replication roles.
+    pub(super) async fn remote(at: &Address, role: &str, secret: &Secret) -> Result<Self, sqlx::Error> {
+        let options = PgConnectOptions::new_without_pgpass()
+            .host(&at.host)
+            .port(at.port)
+            .username(role)
+            .password(secret.reveal())
+            .ssl_mode(PgSslMode::Prefer)
+            .application_name("understudy");
+        let late = || sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+        tokio::time::timeout(REMOTE_LIMIT, Self::connect(options)).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn connect(options: PgConnectOptions) -> Result<Self, sqlx::Error> {
+        let options = options.database(DATABASE).statement_cache_capacity(0).disable_statement_logging();
+        let connection = PgConnection::connect_with(&options).await?;
+        let mut link = Self { connection, pid: 0 };
+        link.pid = link.text("SELECT pg_backend_pid()::text").await?.and_then(|t| t.parse().ok()).unwrap_or_default();
+        Ok(link)
+    }
+
+    /// Statements without an answer; several are one transaction.
+    pub(super) async fn run(&mut self, sql: impl Into<String>) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql(AssertSqlSafe(sql.into())).execute(&mut self.connection).await.map(drop)
+    }
+
+    /// The first column of the first row, which has to be text.
+    pub(super) async fn text(&mut self, sql: impl Into<String>) -> Result<Option<String>, sqlx::Error> {
+        let row = sqlx::raw_sql(AssertSqlSafe(sql.into())).fetch_optional(&mut self.connection).await?;
+        row.map_or(Ok(None), |row| row.try_get::<Option<String>, _>(0))
+    }
+
+    /// The same, as the JSON of a value.
+    pub(super) async fn json<T: DeserializeOwned>(&mut self, sql: impl Into<String>) -> Result<Option<T>, sqlx::Error> {
+        let Some(text) = self.text(sql).await? else { return Ok(None) };
+        serde_json::from_str(&text).map(Some).map_err(|e| sqlx::Error::Decode(Box::new(e)))
+    }
+}
+
+/// A text as a literal of SQL.
+pub(super) fn literal(text: &str) -> String {
+    // With a backslash the meaning would depend on a setting; the form with an E does not.
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// Whether the server runs and takes no connections at this moment: it starts, or ends.
+pub(super) fn is_not_ready(error: &sqlx::Error) -> bool {
+    has_code(error, CANNOT_CONNECT_NOW)
+}
+
+/// Whether all connections are taken.
+pub(super) fn is_crowded(error: &sqlx::Error) -> bool {
+    has_code(error, TOO_MANY_CONNECTIONS)
+}
+
+/// Whether the disk is full.
+pub(super) fn is_disk_full(error: &sqlx::Error) -> bool {
+    has_code(error, DISK_FULL)
+}
+
+/// Whether what was asked for is not there.
+pub(super) fn is_missing(error: &sqlx::Error) -> bool {
+    ["42P01", "3F000"].iter().any(|code| has_code(error, code))
+}
+
+fn has_code(error: &sqlx::Error, code: &str) -> bool {
+    error.as_database_error().and_then(|e| e.code()).is_some_and(|c| c == code)
+}
+
+/// For `map_err`.
+pub(super) fn fault(op: &'static str) -> impl Fn(sqlx::Error) -> EngineError {
+    move |source| match source.as_database_error() {
+        Some(answer) => EngineError::Refused { op, answer: answer.message().to_owned() },
+        None => EngineError::Sql { op, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_literal_holds_any_text() {
+        assert_eq!(literal("it's \\ here"), "E'it''s \\\\ here'");
+        assert_eq!(literal(""), "E''");
+    }
+}

@@ -1,0 +1,440 @@
+//! PostgreSQL: one server, its folder, and what this agent has done to it.
+//!
+//! It always boots as a standby of nobody. What changes while it runs stands in two small files beside the server's own
+//! folder, which are replaced and reloaded: who must have a commit (`synchronous_standby_names`), where it replicates
+//! from, and who may connect.
+
+mod config;
+mod history;
+mod link;
+mod marker;
+mod ops;
+mod probe;
+mod program;
+mod pursuit;
+mod rebuild;
+mod start;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use ::config::InstanceConfig;
+use election::{Address, EngineOp, Incarnation, Marker, Millis, Secret, Status};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tracing::info;
+
+use self::config::Gate;
+use self::link::{Link, Target};
+use self::probe::{Answer, Around, Memo};
+use self::program::Program;
+use self::pursuit::Pursuit;
+use super::account::{self, Account};
+use super::folder::{self, Found, Identity};
+use super::supervise::{Life, Supervisor, end_stragglers};
+use super::{DEATH_LAG, Engine, EngineError, KEPT, OP_LIMIT, PROBE_LIMIT, Site};
+
+/// A start may have to make the server's folder first; a deposed master is ended and started again.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long an orderly end may take: everything is put on disk in it.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// The log, in the instance's folder.
+const LOG: &str = "postgres.log";
+
+/// The server's own folder, in the instance's.
+const DATA: &str = "pgdata";
+
+/// The file that says that the server's folder was made by the agent and never written to.
+const FRESH: &str = "fresh";
+
+/// The file that names the newest epoch whose tail is to be saved before anything is destroyed.
+const KEEP: &str = "keep";
+
+/// One PostgreSQL instance.
+#[derive(Debug)]
+pub struct Postgres {
+    setup: Setup,
+    program: Program,
+    supervisor: Supervisor,
+    /// For probes.
+    link: Option<Link>,
+    /// For operations: one that takes long delays no probe.
+    work: Option<Link>,
+    /// What was done to the run of the process that `heard_from` names.
+    memo: Memo,
+    gate: Gate,
+    pursuit: Pursuit,
+    /// The run that answered last; `None` before the process of now has answered.
+    heard_from: Option<Incarnation>,
+    /// When it did.
+    heard: Option<Instant>,
+    /// The password of the chain, where that is the one in force.
+    chain: Option<Secret>,
+    version: String,
+    /// The newest epoch whose tail is kept, or is to be.
+    kept: Option<u64>,
+    /// The epoch that the copy's data were last seen to be of.
+    data_epoch: u64,
+}
+
+/// What the file says of the instance, and where it is.
+#[derive(Debug)]
+struct Setup {
+    group: String,
+    /// Where others reach it.
+    address: Address,
+    folder: PathBuf,
+    adopt: bool,
+    settings: BTreeMap<String, String>,
+    password_file: Option<PathBuf>,
+    site: Site,
+    /// Whom the server runs as, where that is another than the agent.
+    account: Option<Account>,
+    /// Whom the agent runs as.
+    agent: String,
+}
+
+impl Postgres {
+    /// See [`Database::open`](super::Database::open).
+    ///
+    /// # Errors
+    ///
+    /// See there.
+    pub async fn open(instance: &InstanceConfig, site: &Site) -> Result<Self, EngineError> {
+        let program = Program::find(instance.bin.as_deref()).await?;
+        let setup = Setup {
+            group: instance.group.to_string(),
+            address: Address::new(site.address.clone(), instance.port),
+            folder: folder::absolute(&instance.data_dir)?,
+            adopt: instance.adopt,
+            settings: instance.settings.clone(),
+            password_file: instance.password_file.clone(),
+            site: Site { data_dir: folder::absolute(&site.data_dir)?, ..site.clone() },
+            account: Account::for_server("PostgreSQL", "postgres").await?,
+            agent: account::own_name().await,
+        };
+        setup.check()?;
+        folder::prepare(&setup.site.data_dir)?;
+        if !matches!(setup.examine()?, Found::Foreign(_)) {
+            folder::prepare(&setup.folder)?;
+            setup.account.as_ref().map_or(Ok(()), |account| account.reaches(&setup.folder))?;
+        }
+        let mut supervisor = Supervisor::new(setup.own_file("run.json"));
+        if supervisor.find(setup.address.port, Program::is_server)? {
+            info!(group = setup.group, "found the database of an earlier run of this agent");
+        }
+        let gate = std::fs::read_to_string(setup.folder.join(config::HBA)).unwrap_or_default();
+        Ok(Self {
+            gate: Gate::read(&gate),
+            kept: setup.kept(),
+            data_epoch: 0,
+            version: program.version.clone(),
+            setup,
+            program,
+            supervisor,
+            link: None,
+            work: None,
+            memo: Memo::default(),
+            pursuit: Pursuit::default(),
+            heard_from: None,
+            heard: None,
+            chain: None,
+        })
+    }
+
+    /// The run of the process that is there now.
+    fn incarnation(&self) -> Incarnation {
+        Incarnation(self.supervisor.run_id().unwrap_or_default())
+    }
+
+    /// What is known of another run says nothing of this one.
+    fn meet(&mut self) {
+        let run = self.incarnation();
+        if self.heard_from.as_ref() != Some(&run) {
+            self.memo = Memo::default();
+            self.chain = None;
+            self.pursuit.forget_run();
+            self.heard_from = Some(run);
+        }
+    }
+
+    /// Gives both connections up.
+    fn hang_up(&mut self) {
+        (self.link, self.work) = (None, None);
+    }
+
+    async fn ask(&mut self) -> Result<(Answer, Option<Marker>), sqlx::Error> {
+        if self.link.is_none() {
+            self.link = Some(Link::open(&self.setup.target()).await?);
+            self.meet();
+        }
+        let Some(link) = &mut self.link else { return Err(sqlx::Error::WorkerCrashed) };
+        let answer: Answer = link.json(probe::question()).await?.ok_or(sqlx::Error::RowNotFound)?;
+        let marker = if answer.marked { link.json(marker::READ).await } else { Ok(None) };
+        match marker {
+            Err(error) if !link::is_missing(&error) => Err(error),
+            marker => Ok((answer, marker.unwrap_or_default())),
+        }
+    }
+
+    async fn look(&mut self) -> Result<Status, sqlx::Error> {
+        let (answer, marker) = self.ask().await?;
+        self.pursue(&answer, marker.as_ref()).await;
+        let fresh = self.setup.folder.join(FRESH).exists();
+        Ok(answer.status(Around {
+            incarnation: self.incarnation(),
+            version: &self.program.version,
+            memo: &self.memo,
+            gate: self.gate,
+            follows: self.pursuit.follows(),
+            marker,
+            fresh,
+            kept: self.kept,
+        }))
+    }
+
+    /// The same, and once more on a new connection when an old one has ended: a client may have ended it.
+    async fn look_again(&mut self) -> Result<Status, sqlx::Error> {
+        let old = self.link.is_some();
+        match self.look().await {
+            Err(_) if old => {
+                self.link = None;
+                self.look().await
+            }
+            seen => seen,
+        }
+    }
+
+    /// What the folder makes of an instance that does not run.
+    fn at_rest(&self, why: String) -> election::Engine {
+        match self.setup.examine() {
+            Ok(Found::Foreign(why)) => election::Engine::Foreign { why },
+            Ok(_) => election::Engine::Down { why },
+            Err(e) => election::Engine::Down { why: format!("{why}; {e}") },
+        }
+    }
+
+    /// What is said while the server cannot be asked, though nothing is wrong.
+    fn unready(&self, syncing: bool) -> election::Engine {
+        let run = if syncing { Incarnation::from("rebuilding") } else { self.incarnation() };
+        let follows = self.pursuit.follows();
+        election::Engine::Up(Box::new(probe::unready(run, &self.version, follows, syncing, self.kept)))
+    }
+
+    /// What an answer that did not come makes of the instance.
+    async fn unanswered(&mut self, broken: bool) -> election::Engine {
+        self.link = None;
+        let mut life = self.supervisor.watch();
+        if broken {
+            let _ = timeout(DEATH_LAG, life.wait_for(|l| l.ended().is_some())).await;
+        }
+        match self.supervisor.life() {
+            Life::Down { why } => self.at_rest(why),
+            Life::Running { since, .. } => election::Engine::Silent {
+                since: self.millis(self.heard.unwrap_or(since).max(since)),
+                incarnation: Some(self.incarnation()),
+            },
+        }
+    }
+
+    fn millis(&self, at: Instant) -> Millis {
+        let since = at.saturating_duration_since(self.setup.site.origin);
+        Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Kills the server and everything it has started.
+    async fn kill(&mut self) -> Result<(), EngineError> {
+        self.hang_up();
+        self.pursuit.give_up();
+        self.supervisor.kill().await?;
+        self.end_stragglers().await;
+        Ok(())
+    }
+
+    /// The server's processes outlive a killed one by a moment, or for as long as they are frozen.
+    async fn end_stragglers(&self) {
+        let folder = self.setup.folder.clone();
+        let _ = tokio::task::spawn_blocking(move || end_stragglers(&folder, Program::is_ours)).await;
+    }
+
+    /// Ends the process in an orderly way; one that takes too long is killed.
+    async fn stop(&mut self) -> Result<(), EngineError> {
+        self.hang_up();
+        self.pursuit.give_up();
+        if let Some(mut handle) = self.supervisor.handle() {
+            handle.end(rustix::process::Signal::INT, STOP_LIMIT).await;
+        }
+        self.kill().await
+    }
+
+    /// Ends the process and removes everything in the folder but what says that it is ours.
+    async fn reset(&mut self) -> Result<(), EngineError> {
+        self.kill().await?;
+        match self.setup.examine()? {
+            Found::Ours => {}
+            Found::Foreign(why) => return Err(EngineError::Foreign { why }),
+            Found::Empty | Found::Adoptable => return Ok(()),
+        }
+        let folder = self.setup.folder.clone();
+        let done = tokio::task::spawn_blocking(move || folder::clear(&folder, &[LOG])).await;
+        self.kept = None;
+        done.unwrap_or_else(|e| Err(EngineError::io("clear", &self.setup.folder)(std::io::Error::other(e))))
+    }
+
+    async fn carry_out(&mut self, op: &EngineOp) -> Result<(), EngineError> {
+        match op {
+            EngineOp::Kill => self.kill().await,
+            EngineOp::Stop => self.stop().await,
+            EngineOp::Reset => self.reset().await,
+            EngineOp::Start => self.start().await,
+            EngineOp::Fence => self.fence().await,
+            EngineOp::Follow { source, channel } => self.follow(source, channel.as_ref()).await,
+            _ => match self.supervisor.life() {
+                Life::Down { why } => Err(EngineError::NotRunning { op: op.name(), why }),
+                Life::Running { .. } => ops::apply(self, op).await,
+            },
+        }
+    }
+}
+
+impl Engine for Postgres {
+    async fn probe(&mut self) -> election::Engine {
+        self.advance().await;
+        if self.pursuit.is_rebuilding() {
+            return self.unready(true);
+        }
+        if let Life::Down { why } = self.supervisor.life() {
+            self.hang_up();
+            return self.at_rest(why);
+        }
+        match timeout(PROBE_LIMIT, self.look_again()).await {
+            Ok(Ok(status)) => {
+                self.heard = Some(Instant::now());
+                // The server that was wound back or cloned may turn out, in this very look, to have parted again.
+                if self.pursuit.is_rebuilding() { self.unready(true) } else { election::Engine::Up(Box::new(status)) }
+            }
+            Ok(Err(error)) if link::is_not_ready(&error) => {
+                self.link = None;
+                self.heard = Some(Instant::now());
+                self.unready(false)
+            }
+            Ok(Err(error)) => {
+                if link::is_crowded(&error) {
+                    self.heard = Some(Instant::now());
+                }
+                tracing::debug!(group = self.setup.group, %error, "the database gives no answer");
+                self.unanswered(true).await
+            }
+            Err(_) => self.unanswered(false).await,
+        }
+    }
+
+    async fn apply(&mut self, op: &EngineOp) -> Result<(), EngineError> {
+        let limit = match op {
+            EngineOp::Start | EngineOp::Fence | EngineOp::Stop | EngineOp::Reset => START_LIMIT,
+            _ => OP_LIMIT,
+        };
+        let ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let done = timeout(limit, self.carry_out(op)).await;
+        let done = done.unwrap_or(Err(EngineError::Timeout { op: op.name(), ms }));
+        if let Err(EngineError::Timeout { .. } | EngineError::Sql { .. }) = done {
+            // A request that waits would hold up all that come after it on this connection.
+            self.work = None;
+        }
+        done
+    }
+
+    fn secret_in_force(&self) -> Option<Secret> {
+        self.chain.clone()
+    }
+
+    fn exited(&self) -> watch::Receiver<Life> {
+        self.supervisor.watch()
+    }
+
+    fn version(&self) -> String {
+        self.version.clone()
+    }
+
+    fn databases(&self) -> Option<u32> {
+        None
+    }
+}
+
+impl Setup {
+    /// What can be known to fail before anything runs.
+    fn check(&self) -> Result<(), EngineError> {
+        folder::password(self.password_file.as_deref())?;
+        let unusable = |why: String| EngineError::Folder { path: self.folder.clone(), why };
+        if !config::fits(&self.address) {
+            let why = format!("the address {} is too long to be part of a standby's name: use an IP address or a shorter \
+                               host name as `node.address`", self.address);
+            return Err(EngineError::Foreign { why });
+        }
+        let socket = self.folder.join(format!(".s.PGSQL.{}", self.address.port));
+        if socket.as_os_str().len() > SOCKET_BYTES {
+            return Err(unusable(format!("is too long a path for a socket in it ({SOCKET_BYTES} bytes): name a shorter")));
+        }
+        Ok(())
+    }
+
+    /// A file of this instance in the agent's own folder.
+    fn own_file(&self, name: &str) -> PathBuf {
+        self.site.data_dir.join(format!("{}.{name}", self.group))
+    }
+
+    /// The server's own folder.
+    fn data(&self) -> PathBuf {
+        self.folder.join(DATA)
+    }
+
+    fn target(&self) -> Target {
+        Target { folder: self.folder.clone(), port: self.address.port }
+    }
+
+    fn examine(&self) -> Result<Found, EngineError> {
+        folder::examine(&self.folder, &self.group, self.adopt)
+    }
+
+    fn identity(&self) -> Identity {
+        Identity {
+            group: self.group.clone(),
+            node: self.site.node.clone(),
+            made_by: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// Replaces a file of the instance's folder; the server may read it.
+    fn write(&self, name: &str, text: &str) -> Result<(), EngineError> {
+        let path = self.folder.join(name);
+        folder::write_private(&path, text.as_bytes())?;
+        self.account.as_ref().map_or(Ok(()), |account| account.own(&path))
+    }
+
+    /// Removes a file of the instance's folder, if it is there.
+    fn remove(&self, name: &str) -> Result<(), EngineError> {
+        let path = self.folder.join(name);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(EngineError::io("remove", &path)(e)),
+            _ => Ok(()),
+        }
+    }
+
+    fn write_gate(&self, gate: Gate) -> Result<(), EngineError> {
+        self.write(config::HBA, &gate.text(self.password_file.is_some()))
+    }
+
+    /// The newest epoch whose tail is kept, or noted to be.
+    fn kept(&self) -> Option<u64> {
+        let noted = std::fs::read_to_string(self.folder.join(KEEP)).ok().and_then(|text| text.trim().parse().ok());
+        noted.max(folder::kept(&self.folder, KEPT))
+    }
+}
+
+/// How long the path of a socket may be.
+const SOCKET_BYTES: usize = 107;

@@ -1,0 +1,290 @@
+//! Following another instance, with all that it may take: told once whom to follow, the engine goes on by itself, and
+//! says meanwhile how far it is.
+
+use std::time::{Duration, Instant};
+
+use election::{Address, Marker, Nonce, Secret};
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use super::history::{self, Own, Verdict};
+use super::probe::Answer;
+use super::rebuild::{self, Plan, Tail};
+use super::{FRESH, Postgres, config, marker};
+use crate::engine::EngineError;
+
+/// How long an operation waits for the source's answer. After that the next probes look for it.
+const PATIENCE: Duration = Duration::from_millis(700);
+
+/// Between two questions to a source that is away, or not as far.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// A link that is down this long may never come up: the source is asked whether it can.
+const STUCK: Duration = Duration::from_secs(3);
+
+/// Between two tries to make the copy anew.
+const REBUILD_AGAIN: Duration = Duration::from_secs(2);
+
+/// Whom to follow.
+#[derive(Debug, Clone)]
+struct Wish {
+    source: Address,
+    channel: Nonce,
+    secret: Secret,
+}
+
+/// What is under way.
+#[derive(Debug, Default)]
+pub(super) struct Pursuit {
+    wish: Option<Wish>,
+    /// What this run has been found to be a beginning of.
+    fits: Option<Address>,
+    asking: Option<JoinHandle<Result<Verdict, sqlx::Error>>>,
+    /// What was asked about.
+    asked: Option<Own>,
+    not_before: Option<Instant>,
+    down_since: Option<Instant>,
+    rebuild: Option<Rebuild>,
+}
+
+/// A copy under construction.
+#[derive(Debug)]
+struct Rebuild {
+    /// `None`: it failed, and is tried again.
+    task: Option<JoinHandle<Result<(), EngineError>>>,
+    own: Option<(Own, Option<u64>, u64)>,
+}
+
+impl Pursuit {
+    /// Whom it was told to follow.
+    pub(super) fn follows(&self) -> Option<(Address, Nonce)> {
+        self.wish.as_ref().map(|wish| (wish.source.clone(), wish.channel.clone()))
+    }
+
+    /// Whether there is no copy at this moment.
+    pub(super) fn is_rebuilding(&self) -> bool {
+        self.rebuild.is_some()
+    }
+
+    /// Another run was met: whether it fits is not known.
+    pub(super) fn forget_run(&mut self) {
+        self.fits = None;
+        self.stop_asking();
+    }
+
+    /// Follows nobody any more.
+    pub(super) fn give_up(&mut self) {
+        self.stop_asking();
+        if let Some(Rebuild { task: Some(task), .. }) = self.rebuild.take() {
+            // Its tool ends with it.
+            task.abort();
+        }
+        *self = Self::default();
+    }
+
+    fn stop_asking(&mut self) {
+        if let Some(task) = self.asking.take() {
+            task.abort();
+        }
+    }
+
+    fn is_early(&self) -> bool {
+        self.not_before.is_some_and(|at| Instant::now() < at)
+    }
+}
+
+impl Postgres {
+    /// Follows `source` from now on.
+    pub(super) async fn follow(
+        &mut self,
+        source: &Address,
+        channel: Option<&(Nonce, Secret)>,
+    ) -> Result<(), EngineError> {
+        let before = self.pursuit.wish.take();
+        let wish = match (channel, before) {
+            (Some((name, secret)), _) => {
+                Wish { source: source.clone(), channel: name.clone(), secret: secret.clone() }
+            }
+            (None, Some(before)) => Wish { source: source.clone(), ..before },
+            (None, None) => self.recall(source)?,
+        };
+        self.pursuit.wish = Some(wish);
+        (self.pursuit.not_before, self.pursuit.down_since) = (None, None);
+        self.pursuit.stop_asking();
+        if self.pursuit.is_rebuilding() {
+            return Ok(());
+        }
+        if self.pursuit.fits.as_ref() == Some(source) {
+            return self.point();
+        }
+        // What is left to do is done by this and the next probes.
+        let Ok((answer, marker)) = self.ask().await else { return Ok(()) };
+        self.pursue(&answer, marker.as_ref()).await;
+        if let Some(asking) = &mut self.pursuit.asking {
+            let said = tokio::time::timeout(PATIENCE, asking).await;
+            if let Ok(said) = said {
+                self.pursuit.asking = None;
+                self.conclude(said.unwrap_or(Err(sqlx::Error::WorkerCrashed))).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// An agent that was started anew is told to follow with the password that its server has.
+    fn recall(&self, source: &Address) -> Result<Wish, EngineError> {
+        let path = self.setup.folder.join(config::PASSFILE);
+        let text = std::fs::read_to_string(&path).map_err(EngineError::io("read", &path))?;
+        let secret = text.trim().strip_prefix("*:*:*:*:").unwrap_or_default().to_owned();
+        Ok(Wish { source: source.clone(), channel: Nonce::default(), secret: Secret::new(secret) })
+    }
+
+    /// Lets what is under way go on.
+    pub(super) async fn advance(&mut self) {
+        if self.pursuit.asking.as_ref().is_some_and(JoinHandle::is_finished)
+            && let Some(asking) = self.pursuit.asking.take()
+        {
+            let said = asking.await.unwrap_or(Err(sqlx::Error::WorkerCrashed));
+            self.conclude(said).await;
+        }
+        let Some(rebuild) = &mut self.pursuit.rebuild else { return };
+        let Some(task) = rebuild.task.take_if(|task| task.is_finished()) else {
+            if rebuild.task.is_none() && !self.pursuit.is_early() {
+                self.rebuild(None, false);
+            }
+            return;
+        };
+        let done = match task.await {
+            Ok(Ok(())) => self.come_back(),
+            Ok(Err(error)) => Err(error),
+            Err(_) => return,
+        };
+        match done {
+            Ok(()) => info!(group = self.setup.group, "the copy is made; it catches up"),
+            Err(error) => {
+                warn!(group = self.setup.group, "the copy could not be made: {}", crate::error_chain(&error));
+                self.pursuit.not_before = Some(Instant::now() + REBUILD_AGAIN);
+            }
+        }
+    }
+
+    /// Starts the server with the copy that was made, fed from the start: before it is, it is not whole.
+    fn come_back(&mut self) -> Result<(), EngineError> {
+        let Some(text) = self.source_text() else { return Ok(()) };
+        self.launch(&text)?;
+        self.pursuit.rebuild = None;
+        Ok(())
+    }
+
+    /// Compares what is wished with what is, and does the next thing about the difference.
+    pub(super) async fn pursue(&mut self, answer: &Answer, marker: Option<&Marker>) {
+        if self.setup.folder.join(rebuild::INCOMPLETE).exists() {
+            // It answers, so it has been fed all it takes.
+            if let Err(error) = self.setup.remove(rebuild::INCOMPLETE) {
+                warn!(group = self.setup.group, "{}", crate::error_chain(&error));
+            }
+        }
+        let Some(wished) = self.source_text() else { return };
+        let pursuit = &mut self.pursuit;
+        if !answer.recovery || pursuit.asking.is_some() || pursuit.is_early() {
+            return;
+        }
+        if answer.source == wished {
+            if answer.is_fed() {
+                pursuit.down_since = None;
+                pursuit.fits = pursuit.wish.as_ref().map(|wish| wish.source.clone());
+                return;
+            }
+            let since = *pursuit.down_since.get_or_insert_with(Instant::now);
+            if since.elapsed() < STUCK {
+                return;
+            }
+            pursuit.down_since = None;
+        }
+        let Some(wish) = pursuit.wish.clone() else { return };
+        let own = Own {
+            system: answer.system.clone(),
+            timeline: answer.timeline.unwrap_or_default(),
+            end: answer.position().0,
+            segment: answer.segment(),
+            wal: self.setup.data().join("pg_wal"),
+        };
+        pursuit.asked = Some(own.clone());
+        self.epoch_seen(marker);
+        self.pursuit.asking =
+            Some(tokio::spawn(async move { history::compare(&own, &wish.source, &wish.secret).await }));
+    }
+
+    /// The epoch that the copy's data are of: what is saved of them is named after it.
+    fn epoch_seen(&mut self, marker: Option<&Marker>) {
+        self.data_epoch = marker.map_or(0, |marker| marker.epoch);
+    }
+
+    async fn conclude(&mut self, said: Result<Verdict, sqlx::Error>) {
+        self.pursuit.not_before = Some(Instant::now() + AGAIN);
+        match said {
+            Ok(Verdict::Fits) => {
+                self.pursuit.fits = self.pursuit.wish.as_ref().map(|wish| wish.source.clone());
+                if let Err(error) = self.point() {
+                    warn!(group = self.setup.group, "{}", crate::error_chain(&error));
+                }
+            }
+            Ok(Verdict::Ahead) => info!(group = self.setup.group, "the source is not as far as this copy; asking again"),
+            Ok(Verdict::Parted { fork, rewindable }) => {
+                info!(group = self.setup.group, ?fork, rewindable, "this copy has what its source does not: it is saved");
+                let tail = self.pursuit.asked.take().map(|own| (own, fork));
+                self.rebuild(tail, rewindable && fork.is_some());
+            }
+            Ok(Verdict::Apart) => {
+                info!(group = self.setup.group, "this copy has nothing that its source could go on from: it is cloned");
+                self.rebuild(None, false);
+            }
+            Err(error) => tracing::debug!(group = self.setup.group, %error, "the source gives no answer"),
+        }
+    }
+
+    /// Begins to make the copy anew, or begins again.
+    fn rebuild(&mut self, tail: Option<(Own, Option<u64>)>, rewind: bool) {
+        let Some(wish) = self.pursuit.wish.clone() else { return };
+        let epoch = self.data_epoch;
+        let before = self.pursuit.rebuild.take().and_then(|rebuild| rebuild.own);
+        let own = tail.map(|(own, fork)| (own, fork, epoch)).or(before);
+        self.hang_up();
+        if let Err(error) = self.setup.remove(FRESH) {
+            warn!(group = self.setup.group, "{}", crate::error_chain(&error));
+        }
+        let plan = Plan {
+            group: self.setup.group.clone(),
+            program: self.program.clone(),
+            account: self.setup.account.clone(),
+            folder: self.setup.folder.clone(),
+            data: self.setup.data(),
+            source: wish.source,
+            secret: wish.secret,
+            tail: own.clone().map(|(own, fork, epoch)| Tail { own, fork, epoch }),
+            rewind,
+        };
+        let server = self.supervisor.handle();
+        let task = tokio::spawn(rebuild::run(plan, server));
+        self.pursuit.rebuild = Some(Rebuild { task: Some(task), own });
+    }
+
+    /// Where the server is to replicate from, as its setting.
+    fn source_text(&self) -> Option<String> {
+        let wish = self.pursuit.wish.as_ref()?;
+        let name = config::standby_name(&self.setup.address, &wish.channel);
+        let passfile = self.setup.folder.join(config::PASSFILE);
+        Some(config::source(&wish.source, marker::role_of(&wish.secret), &name, &passfile))
+    }
+
+    /// Lets the server replicate from where it is wished. Takes effect a moment later.
+    fn point(&mut self) -> Result<(), EngineError> {
+        let (Some(source), Some(wish)) = (self.source_text(), &self.pursuit.wish) else { return Ok(()) };
+        self.setup.write(config::PASSFILE, &config::passfile(wish.secret.reveal()))?;
+        let live = config::Live { source, ..config::Live::sealed() };
+        self.setup.write(config::LIVE, &live.text())?;
+        if let Some(handle) = self.supervisor.handle() {
+            handle.signal(rustix::process::Signal::HUP);
+        }
+        Ok(())
+    }
+}

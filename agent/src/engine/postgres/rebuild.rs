@@ -1,0 +1,243 @@
+//! Makes a copy that parted from the group's history into one again, while the server is down: saves what only it has,
+//! winds it back, or clones it anew.
+//!
+//! A copy under construction could be mistaken for whole: before anything is destroyed the folder says so, and until the
+//! server has come back with it a start throws it away.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use election::{Address, Secret};
+use rustix::process::Signal;
+use tokio::process::Command;
+
+use super::config;
+use super::history::{Own, file_name};
+use super::marker;
+use super::program::Program;
+use crate::engine::account::Account;
+use crate::engine::supervise::{Handle, end_stragglers};
+use crate::engine::{EngineError, KEPT, folder};
+
+/// The file that says that a copy is not whole.
+pub(super) const INCOMPLETE: &str = "incomplete";
+
+/// How long an orderly end may take.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// What is to be done.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) group: String,
+    pub(super) program: Program,
+    pub(super) account: Option<Account>,
+    /// The instance's folder.
+    pub(super) folder: PathBuf,
+    /// The server's own.
+    pub(super) data: PathBuf,
+    pub(super) source: Address,
+    pub(super) secret: Secret,
+    /// What it has that the source does not, to be saved.
+    pub(super) tail: Option<Tail>,
+    /// Whether winding back is worth a try.
+    pub(super) rewind: bool,
+}
+
+/// What a copy has beyond the source's history.
+#[derive(Debug)]
+pub(super) struct Tail {
+    pub(super) own: Own,
+    /// Where the histories parted, when that is known.
+    pub(super) fork: Option<u64>,
+    /// The epoch it was written in.
+    pub(super) epoch: u64,
+}
+
+/// Does it. The server is down afterwards, and its folder holds a copy that takes the source's log to be whole.
+pub(super) async fn run(plan: Plan, server: Option<Handle>) -> Result<(), EngineError> {
+    if let Some(mut server) = server {
+        server.end(Signal::INT, STOP_LIMIT).await;
+    }
+    let data = plan.data.clone();
+    let _ = tokio::task::spawn_blocking(move || end_stragglers(&data, Program::is_ours)).await;
+    if let Some(tail) = &plan.tail {
+        save(tail, &plan.folder)?;
+    }
+    plan.write(&plan.folder.join(INCOMPLETE), b"")?;
+    plan.write(&plan.folder.join(config::PASSFILE), config::passfile(plan.secret.reveal()).as_bytes())?;
+    if plan.rewind {
+        match plan.rewind().await {
+            Ok(()) => return plan.tidy(),
+            Err(error) => tracing::info!(group = plan.group, "the copy cannot be wound back, and is cloned: {error}"),
+        }
+    }
+    plan.clone_anew().await?;
+    plan.tidy()
+}
+
+impl Plan {
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), EngineError> {
+        folder::write_private(path, bytes)?;
+        self.account.as_ref().map_or(Ok(()), |account| account.own(path))
+    }
+
+    async fn rewind(&self) -> Result<(), EngineError> {
+        let mut command = self.tool("pg_rewind");
+        command.arg("--target-pgdata").arg(&self.data).arg("--source-server").arg(self.conninfo());
+        if self.program.major >= 15 {
+            command.arg("--config-file").arg(self.folder.join(config::MAIN));
+        }
+        self.run("pg_rewind", command).await
+    }
+
+    async fn clone_anew(&self) -> Result<(), EngineError> {
+        remove(&self.data)?;
+        let mut command = self.tool("pg_basebackup");
+        command.arg("--pgdata").arg(&self.data).arg("--dbname").arg(self.conninfo());
+        command.args(["--wal-method=stream", "--checkpoint=fast", "--no-password"]);
+        self.run("pg_basebackup", command).await
+    }
+
+    fn conninfo(&self) -> String {
+        let (host, port, role) = (&self.source.host, self.source.port, marker::role_of(&self.secret));
+        format!("host={host} port={port} user={role} dbname=postgres connect_timeout=5")
+    }
+
+    fn tool(&self, name: &str) -> Command {
+        let mut command = Command::new(self.program.path(name));
+        // Below the data folder: that is how one left behind by a killed agent is found.
+        command.current_dir(&self.folder).env("PGPASSFILE", self.folder.join(config::PASSFILE)).env("LC_ALL", "C");
+        if let Some(account) = &self.account {
+            account.run(&mut command);
+        }
+        command
+    }
+
+    async fn run(&self, op: &'static str, mut command: Command) -> Result<(), EngineError> {
+        let program = PathBuf::from(command.as_std().get_program());
+        let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
+        let output = output.map_err(EngineError::io("run", &program))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&output.stderr);
+        let last: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let answer = last[last.len().saturating_sub(3)..].join(" | ");
+        Err(EngineError::Refused { op, answer })
+    }
+
+    /// What came along from the source and is not this instance's.
+    fn tidy(&self) -> Result<(), EngineError> {
+        forget_overrides(&self.data)?;
+        self.account.as_ref().map_or(Ok(()), |account| account.own_all(&self.data))
+    }
+}
+
+/// Settings that were changed by SQL override every file: those of the agent's are removed.
+pub(super) fn forget_overrides(data: &Path) -> Result<(), EngineError> {
+    let path = data.join("postgresql.auto.conf");
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(EngineError::io("read", &path)(e)),
+    };
+    let managed = |line: &&str| {
+        let name = line.split(['=', ' ']).next().unwrap_or_default().to_ascii_lowercase();
+        !::config::POSTGRES_MANAGED.iter().any(|(pattern, _)| match pattern.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => *pattern == name,
+        })
+    };
+    let kept: Vec<&str> = text.lines().filter(managed).collect();
+    if kept.len() == text.lines().count() {
+        return Ok(());
+    }
+    fs::write(&path, kept.join("\n") + "\n").map_err(EngineError::io("write", &path))
+}
+
+/// Copies the files of the log that hold the tail. They can be read with `pg_waldump`.
+fn save(tail: &Tail, folder: &Path) -> Result<(), EngineError> {
+    let to = folder.join(format!("{KEPT}{}", tail.epoch));
+    let own = &tail.own;
+    let from = tail.fork.map(|fork| file_name(own.timeline, fork, own.segment));
+    let copy = || -> io::Result<()> {
+        if to.exists() {
+            return Ok(());
+        }
+        let new = to.with_extension("new");
+        remove_all(&new)?;
+        fs::create_dir(&new)?;
+        let prefix = format!("{:08X}", own.timeline);
+        for entry in fs::read_dir(&own.wal)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let segment = name.len() == 24 && name.starts_with(&prefix);
+            let last = file_name(own.timeline, own.end, own.segment);
+            if segment && from.as_ref().is_none_or(|from| name >= *from) && name <= last {
+                fs::copy(entry.path(), new.join(&name))?;
+                fs::File::open(new.join(&name))?.sync_all()?;
+            }
+        }
+        let lsn = |at: u64| format!("{:X}/{:X}", at >> 32, at & 0xffff_ffff);
+        let note = serde_json::json!({
+            "system": own.system, "timeline": own.timeline, "parted_at": tail.fork.map(lsn), "end": lsn(own.end),
+        });
+        fs::write(new.join("tail.json"), note.to_string() + "\n")?;
+        fs::File::open(new.join("tail.json"))?.sync_all()?;
+        fs::rename(&new, &to)?;
+        fs::File::open(folder)?.sync_all()
+    };
+    copy().map_err(EngineError::io("copy into", &to))
+}
+
+/// Removes a folder, if it is there.
+pub(super) fn remove(path: &Path) -> Result<(), EngineError> {
+    remove_all(path).map_err(EngineError::io("remove", path))
+}
+
+fn remove_all(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_sql_has_set_of_the_agents_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("postgresql.auto.conf");
+        forget_overrides(dir.path()).unwrap();
+        fs::write(&path, "# head\nwork_mem = '8MB'\nprimary_conninfo = 'host=x'\nrecovery_target_time='now'\n").unwrap();
+        forget_overrides(dir.path()).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "# head\nwork_mem = '8MB'\n");
+    }
+
+    #[test]
+    fn the_tail_is_saved_once_and_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let wal = dir.path().join("pg_wal");
+        fs::create_dir(&wal).unwrap();
+        let segment = 16 << 20;
+        for number in 0..6_u64 {
+            fs::write(wal.join(file_name(1, number * segment, segment)), [number as u8]).unwrap();
+        }
+        fs::write(wal.join(file_name(2, 3 * segment, segment)), "another timeline's").unwrap();
+        let own = Own { system: "7".into(), timeline: 1, end: 4 * segment + 5, segment, wal };
+        let tail = Tail { own, fork: Some(3 * segment + 9), epoch: 12 };
+        save(&tail, dir.path()).unwrap();
+        save(&tail, dir.path()).unwrap();
+        let mut names: Vec<String> = fs::read_dir(dir.path().join("diverged-12"))
+            .unwrap()
+            .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["000000010000000000000003", "000000010000000000000004", "tail.json"]);
+    }
+}

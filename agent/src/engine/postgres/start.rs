@@ -1,0 +1,248 @@
+//! Starting the server: its folder made, adopted or found, and always as a standby of nobody.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::process::Command;
+use tokio::time::timeout;
+use tracing::info;
+
+use super::config::{Gate, Live, Plan, SUPERUSER};
+use super::link::{self, Link};
+use super::program::Program;
+use super::rebuild::{INCOMPLETE, forget_overrides, remove};
+use super::{DATA, FRESH, LOG, Postgres, Setup, config};
+use crate::engine::folder::{self, Found, IDENTITY};
+use crate::engine::supervise::end_stragglers;
+use crate::engine::{EngineError, KEPT};
+
+/// How often a starting server is asked whether it answers.
+const START_POLL: Duration = Duration::from_millis(5);
+
+/// How long a fenced master has to end by itself. It has nothing left to do.
+const FENCE_LIMIT: Duration = Duration::from_secs(2);
+
+/// The file that says that a folder is being adopted: a crash in between is gone on from.
+const ADOPTING: &str = "adopting";
+
+/// With it a server starts as a standby.
+const STANDBY: &str = "standby.signal";
+
+impl Postgres {
+    /// Makes the process run, and waits until it answers, be it that it is not ready yet.
+    pub(super) async fn start(&mut self) -> Result<(), EngineError> {
+        if self.supervisor.life().ended().is_some() && !self.adopt_left_behind()? {
+            self.prepare().await?;
+            self.launch("")?;
+        }
+        loop {
+            match Link::open(&self.setup.target()).await {
+                Err(error) if !link::is_not_ready(&error) => {
+                    tracing::trace!(group = self.setup.group, %error, "not answering yet");
+                }
+                _ => return Ok(()),
+            }
+            let mut life = self.supervisor.watch();
+            let ended = timeout(START_POLL, life.wait_for(|l| l.ended().is_some())).await;
+            if let Ok(Ok(life)) = ended {
+                let why = life.ended().unwrap_or_default().to_owned();
+                return Err(EngineError::StartFailed { why });
+            }
+        }
+    }
+
+    /// A deposed master: ended at once (an orderly end would write what no copy has), and started as a standby of
+    /// nobody. Its clients' connections end with it.
+    pub(super) async fn fence(&mut self) -> Result<(), EngineError> {
+        self.hang_up();
+        self.pursuit.give_up();
+        if let Some(mut handle) = self.supervisor.handle() {
+            handle.end(Signal::QUIT, FENCE_LIMIT).await;
+        }
+        self.start().await
+    }
+
+    /// Takes over a server that runs on this folder although there is no run file: the agent before this one may have
+    /// ended between starting it and writing that down.
+    fn adopt_left_behind(&mut self) -> Result<bool, EngineError> {
+        let note = fs::read_to_string(self.setup.data().join("postmaster.pid")).unwrap_or_default();
+        let Some(pid) = note.lines().next().and_then(|line| line.trim().parse::<i32>().ok()) else { return Ok(false) };
+        let link = |name: &str| fs::read_link(format!("/proc/{pid}/{name}")).ok();
+        let data = self.setup.data().canonicalize().ok();
+        let ours = data.is_some() && link("cwd") == data && link("exe").is_some_and(|exe| Program::is_server(&exe));
+        // What the agent itself did not start has other files.
+        let by_agent = fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
+            let file = self.setup.folder.join(config::MAIN);
+            String::from_utf8_lossy(&line).contains(&*file.to_string_lossy())
+        });
+        Ok(ours && by_agent && self.supervisor.adopt(pid, self.setup.address.port)?)
+    }
+
+    /// Sees that there is a whole folder to start on.
+    async fn prepare(&mut self) -> Result<(), EngineError> {
+        let setup = &self.setup;
+        match setup.examine()? {
+            Found::Foreign(why) => return Err(EngineError::Foreign { why }),
+            Found::Ours => folder::prepare(&setup.folder)?,
+            Found::Empty => {
+                folder::prepare(&setup.folder)?;
+                folder::claim(&setup.folder, &setup.identity())?;
+            }
+            Found::Adoptable => {
+                setup.check_adoptable(&self.program)?;
+                setup.write(ADOPTING, "")?;
+                folder::claim(&setup.folder, &setup.identity())?;
+            }
+        }
+        setup.account.as_ref().map_or(Ok(()), |account| account.own(&setup.folder))?;
+        self.end_stragglers().await;
+        let setup = &self.setup;
+        if setup.folder.join(ADOPTING).exists() {
+            setup.adopt()?;
+        }
+        if setup.folder.join(INCOMPLETE).exists() {
+            info!(group = setup.group, "the copy was not whole: it is thrown away");
+            remove(&setup.data())?;
+            setup.remove(INCOMPLETE)?;
+        }
+        if !setup.data().exists() {
+            self.initialise().await?;
+        }
+        let version = fs::read_to_string(self.setup.data().join("PG_VERSION")).unwrap_or_default();
+        if version.trim() != self.program.major.to_string() {
+            let why = format!(
+                "{} holds the data of PostgreSQL {}, and the program is of version {}: set `bin` to the folder of the \
+                 programs of that version, or upgrade the data with pg_upgrade",
+                self.setup.data().display(),
+                version.trim(),
+                self.program.version
+            );
+            return Err(EngineError::Foreign { why });
+        }
+        Ok(())
+    }
+
+    /// Makes a new server's folder, which appears whole or not at all.
+    async fn initialise(&self) -> Result<(), EngineError> {
+        let setup = &self.setup;
+        let new = setup.folder.join(format!("{DATA}.new"));
+        remove(&new)?;
+        let mut command = Command::new(self.program.path("initdb"));
+        command.arg("--pgdata").arg(&new).args(["--username", SUPERUSER, "--auth", "reject", "--data-checksums"]);
+        command.args(["--encoding", "UTF8", "--locale", "C.UTF-8"]).current_dir(&setup.folder).env("LC_ALL", "C");
+        if let Some(account) = &setup.account {
+            account.run(&mut command);
+        }
+        let program = PathBuf::from(command.as_std().get_program());
+        let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
+        let output = output.map_err(EngineError::io("run", &program))?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr);
+            let last = text.lines().map(str::trim).filter(|line| !line.is_empty()).next_back().unwrap_or_default();
+            return Err(EngineError::Refused { op: "make the server's folder (initdb)", answer: last.to_owned() });
+        }
+        setup.write(FRESH, "")?;
+        fs::rename(&new, setup.data()).map_err(EngineError::io("name", &new))
+    }
+
+    /// Starts the process on a folder that is there: as a standby of `source`, where that says something.
+    pub(super) fn launch(&mut self, source: &str) -> Result<(), EngineError> {
+        let setup = &self.setup;
+        let data = setup.data();
+        end_stragglers(&setup.folder, Program::is_ours);
+        forget_overrides(&data)?;
+        self.boot_as_standby()?;
+        let plan = Plan {
+            address: &setup.address.host,
+            port: setup.address.port,
+            folder: &setup.folder,
+            settings: &setup.settings,
+        };
+        setup.write(config::MAIN, &config::generate(&plan))?;
+        setup.write(config::IDENT, &config::ident(&setup.agent))?;
+        setup.write(config::LIVE, &Live { source: source.to_owned(), ..Live::sealed() }.text())?;
+        setup.write_gate(Gate::COPY)?;
+        self.gate = Gate::COPY;
+        let mut command = Command::new(self.program.path("postgres"));
+        command.arg("-D").arg(&data).arg("-c").arg(format!("config_file={}", setup.folder.join(config::MAIN).display()));
+        command.current_dir(&data).env("LC_ALL", "C");
+        let (log, port) = (setup.folder.join(LOG), setup.address.port);
+        self.supervisor.spawn(command, self.setup.account.as_ref(), &log, port)?;
+        self.hang_up();
+        self.meet();
+        Ok(())
+    }
+
+    /// Whoever starts the server next starts a standby.
+    pub(super) fn boot_as_standby(&self) -> Result<(), EngineError> {
+        let path = self.setup.data().join(STANDBY);
+        if path.exists() {
+            return Ok(());
+        }
+        folder::write_private(&path, b"")?;
+        self.setup.account.as_ref().map_or(Ok(()), |account| account.own(&path))
+    }
+}
+
+impl Setup {
+    /// Whether a folder that is to be adopted is a server's that is down.
+    fn check_adoptable(&self, program: &Program) -> Result<(), EngineError> {
+        let foreign = |why: String| EngineError::Foreign { why };
+        let shown = self.folder.display();
+        let Ok(version) = fs::read_to_string(self.folder.join("PG_VERSION")) else {
+            return Err(foreign(format!(
+                "{shown} is to be adopted, but it is no data folder of PostgreSQL (there is no `PG_VERSION` in it): \
+                 nothing was touched. Name the folder that `SHOW data_directory` tells"
+            )));
+        };
+        if version.trim() != program.major.to_string() {
+            return Err(foreign(format!(
+                "{shown} holds the data of PostgreSQL {}, and the program is of version {}: nothing was touched. Set \
+                 `bin` to the folder of the programs of that version",
+                version.trim(),
+                program.version
+            )));
+        }
+        let note = fs::read_to_string(self.folder.join("postmaster.pid")).unwrap_or_default();
+        let pid = note.lines().next().and_then(|line| line.trim().parse::<u32>().ok());
+        if let Some(pid) = pid.filter(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
+            return Err(foreign(format!(
+                "{shown} is in use by process {pid}: nothing was touched. Stop that server, and see that nothing \
+                 starts it again"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Moves a server's folder below the instance's; may be gone on with after a crash.
+    fn adopt(&self) -> Result<(), EngineError> {
+        let (folder, data) = (&self.folder, self.data());
+        let ours = |name: &str| {
+            [IDENTITY, DATA, ADOPTING, LOG, "lost+found"].contains(&name) || name.starts_with(KEPT)
+        };
+        let adopt = || -> io::Result<()> {
+            match fs::create_dir(&data) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                _ => {}
+            }
+            for entry in fs::read_dir(folder)? {
+                let entry = entry?;
+                let name = entry.file_name();
+                if !name.to_str().is_some_and(ours) {
+                    fs::rename(entry.path(), data.join(name))?;
+                }
+            }
+            use std::os::unix::fs::PermissionsExt;
+            fs::set_permissions(&data, fs::Permissions::from_mode(0o700))?;
+            fs::File::open(&data)?.sync_all()?;
+            fs::File::open(folder)?.sync_all()
+        };
+        adopt().map_err(EngineError::io("move the data into", &data))?;
+        self.account.as_ref().map_or(Ok(()), |account| account.own_all(&data))?;
+        self.remove(ADOPTING)
+    }
+}

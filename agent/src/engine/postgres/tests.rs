@@ -1,0 +1,361 @@
+//! The operations against real PostgreSQL processes.
+
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use ::config::InstanceConfig;
+use election::{Address, Engine as Seen, EngineOp, EngineRole, GroupName, Marker, Nonce, Secret, Status};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use tempfile::TempDir;
+
+use super::{Postgres, rebuild};
+use crate::engine::{Engine, EngineError, Site};
+
+/// Far more than anything here takes, on a machine that does other things as well.
+const LIMIT: Duration = Duration::from_secs(60);
+
+struct Node {
+    engine: Option<Postgres>,
+    config: InstanceConfig,
+    site: Site,
+    dir: TempDir,
+    /// The secret that a `Channel` really set, by its name.
+    secret: Option<Secret>,
+}
+
+impl Drop for Node {
+    /// Kills what was started here, and nothing else: all of it works below this folder.
+    fn drop(&mut self) {
+        self.engine = None;
+        super::end_stragglers(self.dir.path(), |_| true);
+    }
+}
+
+impl Node {
+    /// Nothing opened yet.
+    fn prepared() -> Self {
+        let dir = tempfile::Builder::new().prefix("understudy-pg-").tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+        let config = InstanceConfig {
+            group: GroupName::from("g"),
+            engine: ::config::Engine::Postgres,
+            port: TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port(),
+            data_dir: dir.path().join("data"),
+            priority: 100,
+            ..InstanceConfig::default()
+        };
+        let site = Site {
+            node: "db1".into(),
+            address: "127.0.0.1".into(),
+            data_dir: dir.path().join("agent"),
+            origin: Instant::now(),
+        };
+        Self { engine: None, config, site, dir, secret: None }
+    }
+
+    /// What an agent does when it starts: also in place of one that is gone.
+    async fn open(&mut self) -> Result<(), EngineError> {
+        self.engine = None;
+        self.engine = Some(Postgres::open(&self.config, &self.site).await?);
+        Ok(())
+    }
+
+    async fn started() -> Self {
+        let mut node = Self::prepared();
+        node.open().await.unwrap();
+        node.apply(EngineOp::Start).await;
+        node.until("a sealed server", |st| !st.loading).await;
+        node
+    }
+
+    /// A master that clients may write to, and whose commits wait for nobody.
+    async fn master() -> Self {
+        let mut node = Self::started().await;
+        for op in [EngineOp::Promote, EngineOp::Guard(false), EngineOp::Mark(marker(1)), EngineOp::Open] {
+            node.apply(op).await;
+        }
+        node
+    }
+
+    /// A copy of `source` that is fed, through the channel that anybody may have.
+    async fn copy_of(source: &mut Node) -> Self {
+        let mut node = Self::started().await;
+        node.join(source).await;
+        node
+    }
+
+    async fn join(&mut self, source: &mut Node) {
+        let channel = source.channel("shared", false).await;
+        self.apply(EngineOp::Follow { source: source.address(), channel: Some(channel) }).await;
+        self.until("a fed copy", fed).await;
+    }
+
+    fn engine(&mut self) -> &mut Postgres {
+        self.engine.as_mut().unwrap()
+    }
+
+    async fn apply(&mut self, op: EngineOp) {
+        let name = op.name();
+        self.engine().apply(&op).await.unwrap_or_else(|e| panic!("{name}: {}", crate::error_chain(&e)));
+    }
+
+    /// Gives a password out, and says what has to be used.
+    async fn channel(&mut self, name: &str, exclusive: bool) -> (Nonce, Secret) {
+        let asked = Secret::new(format!("secret-{name}"));
+        let (name, secret) = (Nonce::from(name), asked.clone());
+        self.apply(EngineOp::Channel { name: name.clone(), secret, exclusive }).await;
+        self.secret = self.engine().secret_in_force();
+        (name, self.secret.clone().unwrap_or(asked))
+    }
+
+    /// Makes `copy` the one that commits wait for.
+    async fn certify(&mut self, copy: &mut Node) {
+        let channel = self.channel("0123456789abcdef0123", true).await;
+        copy.apply(EngineOp::Follow { source: self.address(), channel: Some(channel) }).await;
+        let port = copy.config.port;
+        self.until("the copy alone", |st| st.replicas.len() == 1 && st.replicas[0].address.port == port).await;
+        self.apply(EngineOp::Guard(true)).await;
+        let status = self.status().await;
+        assert!(status.guard && status.need, "{status:?}");
+    }
+
+    async fn status(&mut self) -> Status {
+        match self.engine().probe().await {
+            Seen::Up(status) => *status,
+            other => panic!("not up: {other:?}"),
+        }
+    }
+
+    async fn until(&mut self, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
+        let end = Instant::now() + LIMIT;
+        loop {
+            let seen = self.engine().probe().await;
+            if let Seen::Up(status) = &seen
+                && wanted(status)
+            {
+                return (**status).clone();
+            }
+            assert!(Instant::now() < end, "{what} did not come: {seen:?}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn log(&self) -> String {
+        let text = std::fs::read_to_string(self.config.data_dir.join(super::LOG)).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+
+    fn address(&self) -> Address {
+        Address::new("127.0.0.1", self.config.port)
+    }
+
+    async fn client(&self) -> Result<PgConnection, sqlx::Error> {
+        let options = PgConnectOptions::new_without_pgpass()
+            .host("127.0.0.1")
+            .port(self.config.port)
+            .username("postgres")
+            .database("postgres")
+            .ssl_mode(PgSslMode::Disable);
+        PgConnection::connect_with(&options).await
+    }
+
+    async fn run(&self, sql: &str) -> Result<(), sqlx::Error> {
+        run(&mut self.client().await?, sql).await
+    }
+
+    async fn count(&self) -> i64 {
+        let mut client = self.client().await.unwrap();
+        let row = sqlx::query("SELECT count(*) FROM t").fetch_one(&mut client).await.unwrap();
+        row.get(0)
+    }
+
+    async fn kill_hard(&mut self) {
+        self.apply(EngineOp::Kill).await;
+    }
+}
+
+async fn run(client: &mut PgConnection, sql: &str) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(client).await.map(drop)
+}
+
+fn marker(counter: u64) -> Marker {
+    Marker { uid: "uid".into(), epoch: 3, nonce: Nonce::from("n"), counter }
+}
+
+fn fed(status: &Status) -> bool {
+    matches!(&status.role, EngineRole::Follows { link_up: true, syncing: false, .. }) && !status.loading
+}
+
+#[tokio::test]
+async fn it_boots_sealed_and_empty_and_is_found_again() {
+    let mut node = Node::prepared();
+    node.open().await.unwrap();
+    assert!(matches!(node.engine().probe().await, Seen::Down { .. }));
+    node.apply(EngineOp::Start).await;
+    let status = node.until("an answer", |st| !st.loading).await;
+    assert_eq!(status.role, EngineRole::Sealed);
+    assert!(status.empty && status.persisted && status.fsync && !status.open && status.guard, "{status:?}");
+    let error = node.run("CREATE TABLE t (n int)").await.unwrap_err().to_string();
+    assert!(error.contains("read-only"), "{error}");
+    node.apply(EngineOp::Start).await;
+    assert_eq!(node.status().await.incarnation, status.incarnation, "a second start does nothing");
+    node.open().await.unwrap();
+    assert_eq!(node.status().await, status, "a restarted agent finds it");
+    node.apply(EngineOp::Stop).await;
+    assert!(matches!(node.engine().probe().await, Seen::Down { .. }));
+}
+
+#[tokio::test]
+async fn a_master_is_closed_until_it_is_opened_and_comes_back_sealed() {
+    let mut node = Node::started().await;
+    node.apply(EngineOp::Promote).await;
+    let status = node.status().await;
+    assert!(status.is_master() && !status.open && status.guard && !status.empty, "{status:?}");
+    assert!(node.client().await.is_err(), "closed to clients");
+    node.apply(EngineOp::Guard(false)).await;
+    node.apply(EngineOp::Mark(marker(7))).await;
+    let status = node.status().await;
+    assert_eq!(status.marker, Some(marker(7)));
+    assert!(!status.guard && !status.need && status.marked_at.is_some_and(|at| at <= status.position), "{status:?}");
+    node.apply(EngineOp::Open).await;
+    assert!(node.status().await.open);
+    node.run("CREATE TABLE t (n int); INSERT INTO t VALUES (1)").await.unwrap();
+    let before = node.status().await;
+    node.kill_hard().await;
+    node.apply(EngineOp::Start).await;
+    let after = node.until("the data", |st| !st.loading).await;
+    assert_ne!(after.incarnation, before.incarnation);
+    assert!(after.is_sealed() && !after.empty && after.marker == Some(marker(7)), "{after:?}");
+    assert_eq!(after.lineage, before.lineage);
+}
+
+#[tokio::test]
+async fn a_copy_is_certified_and_takes_over_and_the_old_master_is_wound_back() {
+    let mut old = Node::master().await;
+    old.run("CREATE TABLE t (n int PRIMARY KEY)").await.unwrap();
+    let mut copy = Node::copy_of(&mut old).await;
+    assert_eq!(copy.status().await.lineage, old.status().await.lineage);
+    old.certify(&mut copy).await;
+    old.apply(EngineOp::Mark(marker(2))).await;
+    copy.until("the marker", |st| st.marker == Some(marker(2))).await;
+    old.run("INSERT INTO t VALUES (1)").await.unwrap();
+
+    copy.apply(EngineOp::Seal).await;
+    let sealed = copy.status().await;
+    assert!(sealed.is_sealed(), "{sealed:?}");
+    // Nobody acknowledges any more: a commit waits, and is what only the old master has.
+    let mut client = old.client().await.unwrap();
+    let late = tokio::time::timeout(Duration::from_millis(300), run(&mut client, "INSERT INTO t VALUES (2)")).await;
+    assert!(late.is_err(), "it was acknowledged: {late:?}");
+    drop(client);
+
+    copy.apply(EngineOp::Promote).await;
+    for op in [EngineOp::Guard(false), EngineOp::Mark(Marker { epoch: 4, ..marker(3) }), EngineOp::Open] {
+        copy.apply(op).await;
+    }
+    copy.run("INSERT INTO t VALUES (3)").await.unwrap();
+    assert_eq!(copy.count().await, 2);
+
+    old.apply(EngineOp::Fence).await;
+    let fenced = old.until("the fenced master", |st| !st.loading).await;
+    assert!(fenced.is_sealed(), "{fenced:?}");
+    assert_eq!(old.count().await, 2, "the late write came back with it");
+    old.apply(EngineOp::Keep { epoch: 3 }).await;
+    assert_eq!(old.status().await.kept, Some(3));
+    old.join(&mut copy).await;
+    old.until("the new marker", |st| st.marker.as_ref().is_some_and(|m| m.epoch == 4)).await;
+    assert_eq!(old.count().await, 2, "the late write is gone, the new one is there");
+    let saved = old.config.data_dir.join("diverged-3");
+    assert!(saved.join("tail.json").is_file(), "the tail is saved: {}", old.log());
+    assert!(!old.config.data_dir.join(rebuild::INCOMPLETE).exists());
+}
+
+#[tokio::test]
+async fn commits_wait_only_for_the_certified_and_a_stranger_is_expelled() {
+    let mut master = Node::master().await;
+    master.run("CREATE TABLE t (n int)").await.unwrap();
+    let mut hot = Node::copy_of(&mut master).await;
+    let mut other = Node::copy_of(&mut master).await;
+    let status = master.until("both", |st| st.replicas.len() == 2).await;
+    assert!(status.replicas.iter().all(|r| r.online), "{status:?}");
+    master.apply(EngineOp::Expel { keep: hot.address() }).await;
+    master.certify(&mut hot).await;
+    master.run("INSERT INTO t VALUES (1)").await.unwrap();
+    hot.kill_hard().await;
+    let mut client = master.client().await.unwrap();
+    let late = tokio::time::timeout(Duration::from_millis(300), run(&mut client, "INSERT INTO t VALUES (2)")).await;
+    assert!(late.is_err(), "another copy acknowledged: {late:?}");
+    assert!(!fed(&other.status().await), "the shared password opens the master no more");
+    master.apply(EngineOp::Need(false)).await;
+    master.run("INSERT INTO t VALUES (3)").await.unwrap();
+    assert_eq!(master.count().await, 3);
+}
+
+#[tokio::test]
+async fn writes_are_held_and_an_idle_client_is_sent_away() {
+    let mut master = Node::master().await;
+    master.run("CREATE TABLE t (n int)").await.unwrap();
+    let mut idle = master.client().await.unwrap();
+    let mut slow = master.client().await.unwrap();
+    run(&mut slow, "BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
+    let began = Instant::now();
+    master.apply(EngineOp::Quiesce).await;
+    assert!(began.elapsed() < Duration::from_secs(3));
+    assert!(master.status().await.quiesced);
+    for client in [&mut idle, &mut slow] {
+        assert!(run(client, "SELECT 1").await.is_err(), "its connection was ended");
+    }
+    assert!(master.client().await.is_err());
+    master.apply(EngineOp::Release).await;
+    master.apply(EngineOp::Open).await;
+    assert!(!master.status().await.quiesced);
+    assert_eq!(master.count().await, 0);
+}
+
+#[tokio::test]
+async fn a_copy_that_is_not_whole_is_thrown_away() {
+    let mut node = Node::master().await;
+    node.run("CREATE TABLE t (n int)").await.unwrap();
+    node.kill_hard().await;
+    std::fs::write(node.config.data_dir.join(rebuild::INCOMPLETE), "").unwrap();
+    node.apply(EngineOp::Start).await;
+    let status = node.until("a new server", |st| !st.loading).await;
+    assert!(status.empty && status.marker.is_none(), "{status:?}");
+}
+
+#[tokio::test]
+async fn the_password_of_the_file_is_the_administrators() {
+    let mut node = Node::prepared();
+    let file = node.dir.path().join("password");
+    std::fs::write(&file, "it's \\ \"open\"\n").unwrap();
+    node.config.password_file = Some(file);
+    node.open().await.unwrap();
+    node.apply(EngineOp::Start).await;
+    node.until("a sealed server", |st| !st.loading).await;
+    for op in [EngineOp::Promote, EngineOp::Guard(false), EngineOp::Open] {
+        node.apply(op).await;
+    }
+    assert!(node.client().await.is_err(), "a password is asked for");
+    let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(node.config.port).username("postgres");
+    let options = options.database("postgres").password("it's \\ \"open\"");
+    let mut client = PgConnection::connect_with(&options).await.unwrap();
+    run(&mut client, "CREATE TABLE t (n int)").await.unwrap();
+    assert!(!node.log().contains("open"), "the password is in the log");
+}
+
+#[tokio::test]
+async fn data_that_is_not_ours_or_of_another_version_is_not_touched() {
+    let mut node = Node::prepared();
+    std::fs::create_dir_all(&node.config.data_dir).unwrap();
+    std::fs::write(node.config.data_dir.join("PG_VERSION"), "9.6\n").unwrap();
+    node.open().await.unwrap();
+    assert!(matches!(node.engine().probe().await, Seen::Foreign { .. }));
+    node.config.adopt = true;
+    node.open().await.unwrap();
+    let error = node.engine().apply(&EngineOp::Start).await.unwrap_err().to_string();
+    assert!(error.contains("9.6") && error.contains("nothing was touched"), "{error}");
+    assert_eq!(std::fs::read_dir(&node.config.data_dir).unwrap().count(), 1);
+}
