@@ -3,19 +3,14 @@
 //! `understudy check` accepts all of it. An agent or proxy refuses to start on it. When something gets built, its
 //! line here is deleted.
 
-use crate::agent::{AgentConfig, Engine};
+use crate::agent::AgentConfig;
 use crate::fault::{Fault, Faults, Loaded};
 use crate::proxy::ProxyConfig;
 
 impl Loaded<AgentConfig> {
     /// What this version cannot do of what the file asks for.
     pub fn not_built_yet(&self) -> Faults {
-        let mut missing = Missing::of(self);
-        for (index, instance) in self.instances.iter().enumerate() {
-            let key = |name: &str| format!("instance[{index}].{name}");
-            missing.when(instance.engine == Engine::Postgres, key("engine"), "write \"redis\" or \"mariadb\"");
-        }
-        Faults::new(missing.faults)
+        Faults::new(Missing::of(self).faults)
     }
 }
 

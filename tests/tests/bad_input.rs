@@ -149,7 +149,7 @@ fn what_is_not_built_yet_passes_the_check_and_does_not_start() -> Result<()> {
     let file = folder.path().join("agent.toml").display().to_string();
     let text = format!(
         "[node]\nname = \"db1\"\naddress = \"127.0.0.1\"\ndata_dir = \"{0}/agent\"\n\n[[instance]]\ngroup = \"g\"\n\
-         engine = \"postgres\"\nport = 5432\ndata_dir = \"{0}/pg\"\n",
+         engine = \"mariadb\"\nport = 3306\ndata_dir = \"{0}/db\"\n",
         folder.path().display()
     );
     std::fs::write(&file, text)?;

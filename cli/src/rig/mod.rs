@@ -19,6 +19,7 @@ mod process;
 mod resp;
 mod running;
 mod server;
+mod sql;
 mod waits;
 mod writer;
 

@@ -8,8 +8,6 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: BufReader<TcpStream>,
-    /// Where it leads.
-    pub(super) server: SocketAddr,
 }
 
 impl Connection {
@@ -19,7 +17,7 @@ impl Connection {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(limit))?;
         stream.set_write_timeout(Some(limit))?;
-        Ok(Self { stream: BufReader::with_capacity(512, stream), server })
+        Ok(Self { stream: BufReader::with_capacity(512, stream) })
     }
 
     /// Sets a key and waits for the acknowledgement. After an error the connection is of no use: a late answer would

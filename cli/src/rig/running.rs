@@ -161,7 +161,7 @@ impl Rig {
 
     /// Starts a client that writes where `route` says.
     pub fn writer_by(&self, prefix: &str, route: Route) -> Writer {
-        Writer::start(prefix, route)
+        Writer::start_for(self.engine, prefix, route)
     }
 
     /// SIGKILL of a node's database. Gives the instant before it.

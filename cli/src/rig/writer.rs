@@ -1,8 +1,9 @@
 //! The writing client: unique keys at a steady pace, every acknowledgement remembered with its time.
 
 use super::error::RigError;
-use super::resp::Connection;
-use std::collections::BTreeSet;
+use super::{resp, sql};
+use config::Engine;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,6 +56,7 @@ pub struct Writer {
 
 #[derive(Debug)]
 struct Shared {
+    engine: Engine,
     prefix: String,
     stop: AtomicBool,
     acks: Mutex<Vec<Ack>>,
@@ -62,9 +64,15 @@ struct Shared {
 }
 
 impl Writer {
-    /// Begins to write keys `prefix:number`.
+    /// Begins to write keys `prefix:number` into a Redis.
     pub fn start(prefix: &str, route: Route) -> Self {
+        Self::start_for(Engine::Redis, prefix, route)
+    }
+
+    /// The same into any engine: keys of a Redis, rows of the others.
+    pub fn start_for(engine: Engine, prefix: &str, route: Route) -> Self {
         let shared = Arc::new(Shared {
+            engine,
             prefix: prefix.to_owned(),
             stop: AtomicBool::new(false),
             acks: Mutex::new(Vec::new()),
@@ -154,7 +162,11 @@ impl Writer {
     async fn missing_of(&self, numbers: &[u64], server: SocketAddr) -> Result<Vec<u64>, RigError> {
         let deadline = Instant::now() + READ_BACK_LIMIT;
         loop {
-            let why = match self.read(numbers, server).await {
+            let read = match self.shared.engine {
+                Engine::Redis => self.read(numbers, server).await.map_err(io::Error::other),
+                engine => self.read_rows(engine, numbers, server).await,
+            };
+            let why = match read {
                 Ok(values) => {
                     let pairs = numbers.iter().zip(values);
                     return Ok(pairs.filter(|(n, value)| *value != Some(**n)).map(|(n, _)| *n).collect());
@@ -166,6 +178,12 @@ impl Writer {
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+    }
+
+    async fn read_rows(&self, engine: Engine, numbers: &[u64], server: SocketAddr) -> io::Result<Vec<Option<u64>>> {
+        let names: Vec<String> = numbers.iter().map(|number| key(&self.shared.prefix, *number)).collect();
+        let rows: BTreeMap<String, u64> = sql::read(engine, server, &names).await?.into_iter().collect();
+        Ok(names.iter().map(|name| rows.get(name).copied()).collect())
     }
 
     async fn read(&self, numbers: &[u64], server: SocketAddr) -> redis::RedisResult<Vec<Option<u64>>> {
@@ -185,8 +203,36 @@ impl Drop for Writer {
     }
 }
 
+/// A connection, where it leads, and when it was opened.
+struct Open {
+    wire: Wire,
+    server: SocketAddr,
+    at: Instant,
+}
+
+enum Wire {
+    Redis(resp::Connection),
+    Sql(sql::Connection),
+}
+
+impl Wire {
+    fn open(engine: Engine, server: SocketAddr) -> io::Result<Self> {
+        Ok(match engine {
+            Engine::Redis => Wire::Redis(resp::Connection::open(server, LIMIT)?),
+            engine => Wire::Sql(sql::Connection::open(engine, server, LIMIT)?),
+        })
+    }
+
+    fn write(&mut self, name: &str, number: u64) -> io::Result<()> {
+        match self {
+            Wire::Redis(connection) => connection.set(name, &number.to_string()),
+            Wire::Sql(connection) => connection.insert(name, number),
+        }
+    }
+}
+
 fn write(shared: &Shared, mut route: Route) {
-    let mut connection: Option<(Connection, Instant)> = None;
+    let mut connection: Option<Open> = None;
     let mut number = 0;
     let mut next = Instant::now();
     while !shared.stop.load(Ordering::Relaxed) {
@@ -195,7 +241,6 @@ fn write(shared: &Shared, mut route: Route) {
             Ok(ack) => locked(&shared.acks).push(ack),
             Err(error) => {
                 // Whether the write was done is unknown: it is neither counted nor repeated.
-                connection = None;
                 *locked(&shared.last_error) = Some(error.to_string());
             }
         }
@@ -207,19 +252,21 @@ fn write(shared: &Shared, mut route: Route) {
 
 fn write_one(
     shared: &Shared,
-    connection: &mut Option<(Connection, Instant)>,
+    connection: &mut Option<Open>,
     route: &mut Route,
     number: u64,
 ) -> io::Result<Ack> {
-    if connection.is_none() {
-        let connected_at = Instant::now();
-        *connection = Some((Connection::open(route()?, LIMIT)?, connected_at));
-    }
-    let Some((connection, connected_at)) = connection else {
-        return Err(io::ErrorKind::NotConnected.into());
+    let mut open = match connection.take() {
+        Some(open) => open,
+        None => {
+            let (at, server) = (Instant::now(), route()?);
+            Open { wire: Wire::open(shared.engine, server)?, server, at }
+        }
     };
-    connection.set(&key(&shared.prefix, number), &number.to_string())?;
-    Ok(Ack { number, at: Instant::now(), connected_at: *connected_at, server: connection.server })
+    open.wire.write(&key(&shared.prefix, number), number)?;
+    let ack = Ack { number, at: Instant::now(), connected_at: open.at, server: open.server };
+    *connection = Some(open);
+    Ok(ack)
 }
 
 fn key(prefix: &str, number: u64) -> String {

@@ -3,11 +3,13 @@
 
 mod gate;
 mod lone;
+mod postgres;
 mod sight;
 mod worst;
 
 pub use gate::{Gate, Way};
 pub use lone::Lone;
+pub use postgres::{connect_postgres, execute, select};
 pub use sight::{attached, connect, connect_as, info, info_number, services, until};
 pub use worst::{contents, copy, send};
 
