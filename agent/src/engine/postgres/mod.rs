@@ -184,6 +184,7 @@ impl Postgres {
 
     async fn look(&mut self) -> Result<Status, sqlx::Error> {
         let (answer, marker) = self.ask().await?;
+        self.pursuit.has_come_back();
         self.pursue(&answer, marker.as_ref()).await;
         let fresh = self.setup.folder.join(FRESH).exists();
         Ok(answer.status(Around {
@@ -305,7 +306,7 @@ impl Postgres {
 impl Engine for Postgres {
     async fn probe(&mut self) -> election::Engine {
         self.advance().await;
-        if self.pursuit.is_rebuilding() {
+        if self.pursuit.is_rebuilding() && !self.pursuit.is_starting() {
             return self.unready(true);
         }
         if let Life::Down { why } = self.supervisor.life() {
@@ -321,11 +322,15 @@ impl Engine for Postgres {
             Ok(Err(error)) if link::is_not_ready(&error) => {
                 self.link = None;
                 self.heard = Some(Instant::now());
-                self.unready(false)
+                self.unready(self.pursuit.is_starting())
             }
             Ok(Err(error)) => {
                 if link::is_crowded(&error) {
                     self.heard = Some(Instant::now());
+                }
+                if self.pursuit.is_starting() {
+                    self.link = None;
+                    return self.unready(true);
                 }
                 tracing::debug!(group = self.setup.group, %error, "the database gives no answer");
                 self.unanswered(true).await

@@ -50,9 +50,19 @@ pub(super) struct Pursuit {
 /// A copy under construction.
 #[derive(Debug)]
 struct Rebuild {
-    /// `None`: it failed, and is tried again.
-    task: Option<JoinHandle<Result<(), EngineError>>>,
-    own: Option<(Own, Option<u64>, u64)>,
+    stage: Stage,
+    /// What is to be saved of the former copy: its end, where it parted, and the epoch.
+    tail: Option<(Own, Option<u64>, u64)>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The server is down, and its folder is worked on.
+    Making(JoinHandle<Result<(), EngineError>>),
+    /// It was started with what was made, and takes no connections yet.
+    Starting,
+    /// It failed, and is tried again.
+    Failed,
 }
 
 impl Pursuit {
@@ -72,10 +82,22 @@ impl Pursuit {
         self.stop_asking();
     }
 
+    /// Whether its server runs, and has not answered yet.
+    pub(super) fn is_starting(&self) -> bool {
+        matches!(self.rebuild, Some(Rebuild { stage: Stage::Starting, .. }))
+    }
+
+    /// It has answered: there is a copy.
+    pub(super) fn has_come_back(&mut self) {
+        if self.is_starting() {
+            self.rebuild = None;
+        }
+    }
+
     /// Follows nobody any more.
     pub(super) fn give_up(&mut self) {
         self.stop_asking();
-        if let Some(Rebuild { task: Some(task), .. }) = self.rebuild.take() {
+        if let Some(Rebuild { stage: Stage::Making(task), .. }) = self.rebuild.take() {
             // Its tool ends with it.
             task.abort();
         }
@@ -146,33 +168,40 @@ impl Postgres {
             let said = asking.await.unwrap_or(Err(sqlx::Error::WorkerCrashed));
             self.conclude(said).await;
         }
+        let early = self.pursuit.is_early();
         let Some(rebuild) = &mut self.pursuit.rebuild else { return };
-        let Some(task) = rebuild.task.take_if(|task| task.is_finished()) else {
-            if rebuild.task.is_none() && !self.pursuit.is_early() {
-                self.rebuild(None, false);
+        let done = match &mut rebuild.stage {
+            Stage::Failed if !early => return self.rebuild(None, false),
+            Stage::Failed => return,
+            Stage::Starting if self.supervisor.life().ended().is_some() => {
+                Err(EngineError::StartFailed { why: "it ended with the copy that was made".to_owned() })
             }
-            return;
+            Stage::Starting => return,
+            Stage::Making(task) if !task.is_finished() => return,
+            Stage::Making(task) => match task.await {
+                Ok(Ok(())) => self.come_back(),
+                Ok(Err(error)) => Err(error),
+                Err(_) => Err(EngineError::StartFailed { why: "the work on it was given up".to_owned() }),
+            },
         };
-        let done = match task.await {
-            Ok(Ok(())) => self.come_back(),
-            Ok(Err(error)) => Err(error),
-            Err(_) => return,
-        };
-        match done {
-            Ok(()) => info!(group = self.setup.group, "the copy is made; it catches up"),
+        let stage = match done {
+            Ok(()) => Stage::Starting,
             Err(error) => {
                 warn!(group = self.setup.group, "the copy could not be made: {}", crate::error_chain(&error));
                 self.pursuit.not_before = Some(Instant::now() + REBUILD_AGAIN);
+                Stage::Failed
             }
+        };
+        if let Some(rebuild) = &mut self.pursuit.rebuild {
+            rebuild.stage = stage;
         }
     }
 
     /// Starts the server with the copy that was made, fed from the start: before it is, it is not whole.
     fn come_back(&mut self) -> Result<(), EngineError> {
         let Some(text) = self.source_text() else { return Ok(()) };
-        self.launch(&text)?;
-        self.pursuit.rebuild = None;
-        Ok(())
+        info!(group = self.setup.group, "the copy is made; it catches up");
+        self.launch(&text)
     }
 
     /// Compares what is wished with what is, and does the next thing about the difference.
@@ -246,8 +275,8 @@ impl Postgres {
     fn rebuild(&mut self, tail: Option<(Own, Option<u64>)>, rewind: bool) {
         let Some(wish) = self.pursuit.wish.clone() else { return };
         let epoch = self.data_epoch;
-        let before = self.pursuit.rebuild.take().and_then(|rebuild| rebuild.own);
-        let own = tail.map(|(own, fork)| (own, fork, epoch)).or(before);
+        let before = self.pursuit.rebuild.take().and_then(|rebuild| rebuild.tail);
+        let tail = tail.map(|(own, fork)| (own, fork, epoch)).or(before);
         self.hang_up();
         if let Err(error) = self.setup.remove(FRESH) {
             warn!(group = self.setup.group, "{}", crate::error_chain(&error));
@@ -260,12 +289,12 @@ impl Postgres {
             data: self.setup.data(),
             source: wish.source,
             secret: wish.secret,
-            tail: own.clone().map(|(own, fork, epoch)| Tail { own, fork, epoch }),
+            tail: tail.clone().map(|(own, fork, epoch)| Tail { own, fork, epoch }),
             rewind,
         };
         let server = self.supervisor.handle();
-        let task = tokio::spawn(rebuild::run(plan, server));
-        self.pursuit.rebuild = Some(Rebuild { task: Some(task), own });
+        let stage = Stage::Making(tokio::spawn(rebuild::run(plan, server)));
+        self.pursuit.rebuild = Some(Rebuild { stage, tail });
     }
 
     /// Where the server is to replicate from, as its setting.

@@ -1,0 +1,175 @@
+//! PostgreSQL: what a group goes through besides failovers: agents that restart, nodes rebuilt, data adopted, waits
+//! cancelled.
+
+use anyhow::{Context, Result};
+use cli::rig::{free_port, server_program};
+use config::Engine;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use understudy_tests::real::{
+    LIMIT, Lone, SWING, Story, build, connect_postgres, execute, said, select, start, start_unready, until,
+};
+
+async fn group() -> Result<Story> {
+    start(build()?.engine(Engine::Postgres).policy("flap_pause", "\"1s\"")).await
+}
+
+#[tokio::test]
+async fn a_restarted_agent_finds_its_database_and_nothing_changes() -> Result<()> {
+    let mut story = group().await?;
+    let before = story.cast().await?;
+    let mut writer = story.client("agents").await?;
+    for node in [&before.master, &before.hot, &before.spares[0]] {
+        let pid = story.database_pid(node)?;
+        story.kill_agent(node)?;
+        story.restart_agent(node)?;
+        let after = story.cast().await?;
+        assert_eq!((after.epoch, &after.master, &after.hot), (before.epoch, &before.master, &before.hot));
+        assert_eq!(story.database_pid(node)?, pid, "{node}'s database was restarted");
+    }
+    // And they can still do what they could.
+    let died = story.kill_database(&before.master)?;
+    story.taken_over(&before.master).await?;
+    writer.wait_for_acks(SWING, died, LIMIT).await?;
+    story.cast().await?;
+    assert_eq!(story.lost(&mut writer).await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_is_rebuilt_from_nothing() -> Result<()> {
+    let mut story = group().await?;
+    let before = story.cast().await?;
+    let mut writer = story.client("rebuilt").await?;
+    let spare = before.spares[0].clone();
+    story.kill_node(&spare)?;
+    let folder = story.folder().join(&spare);
+    std::fs::remove_dir_all(folder.join("postgres"))?;
+    std::fs::remove_dir_all(folder.join("agent"))?;
+    story.restart_agent(&spare)?;
+    let after = story.cast().await?;
+    assert_eq!((after.epoch, &after.master), (before.epoch, &before.master));
+    assert_eq!(story.lost(&mut writer).await?, 0);
+    Ok(())
+}
+
+/// What the client is told of a commit whose wait is cancelled, and what a failover leaves of it: a success with a
+/// warning, of a write that the next master does not have. The documents name it.
+#[tokio::test]
+async fn a_cancelled_wait_is_answered_as_done_and_may_be_lost() -> Result<()> {
+    let mut story = group().await?;
+    let before = story.cast().await?;
+    let master = story.database_addr(&before.master)?;
+    let mut client = connect_postgres(master).await?;
+    execute(&mut client, "CREATE TABLE told (n int PRIMARY KEY); INSERT INTO told VALUES (1)").await?;
+    story.wait_calm(LIMIT).await?;
+    let sender = select(master, "SELECT pid::text FROM pg_stat_replication").await?;
+    anyhow::ensure!(Command::new("kill").arg("-STOP").args(&sender).status()?.success());
+    let waiting = tokio::spawn(async move { execute(&mut client, "INSERT INTO told VALUES (2)").await });
+    let waits = "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE 'INSERT INTO told%'";
+    until("a commit that waits", async || {
+        Ok((!select(master, &format!("SELECT pid::text {waits}")).await?.is_empty()).then_some(()))
+    })
+    .await?;
+    select(master, &format!("SELECT pg_cancel_backend(pid)::text {waits}")).await?;
+    let told = tokio::time::timeout(LIMIT, waiting).await.context("no answer after the cancel")??;
+    assert!(told.is_ok(), "the server says that it is done: {told:?}");
+    story.kill_node(&before.master)?;
+    story.taken_over(&before.master).await?;
+    story.restart_agent(&before.master)?;
+    let after = story.cast().await?;
+    for node in story.node_names() {
+        let rows = select(story.database_addr(&node)?, "SELECT n::text FROM told ORDER BY n").await?;
+        assert_eq!(rows, ["1"], "{node}: what was acknowledged without a warning is there, the rest is not");
+    }
+    let tail = story.folder().join(&before.master).join("postgres").join(format!("diverged-{}", before.epoch));
+    assert!(tail.join("tail.json").is_file(), "what only the former master had is saved: {after:?}");
+    Ok(())
+}
+
+/// The data of a PostgreSQL that ran without us, stopped in an orderly way. Gives its folder.
+async fn standalone(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let programs = server_program(Engine::Postgres)?.canonicalize()?;
+    let programs: PathBuf = programs.parent().context("a program without a folder")?.to_owned();
+    // Servers refuse to run as root.
+    let root = Command::new("id").arg("-u").output()?.stdout.starts_with(b"0\n");
+    let run = |program: &str, args: &[&str]| -> Result<()> {
+        let mut command = Command::new(if root { Path::new("setpriv").to_owned() } else { programs.join(program) });
+        if root {
+            command.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups"]).arg(programs.join(program));
+        }
+        let done = said(command.args(args).current_dir(folder))?;
+        anyhow::ensure!(done.code == 0, "{program}: {done:?}");
+        Ok(())
+    };
+    if root {
+        anyhow::ensure!(Command::new("chown").arg("postgres").arg(folder).status()?.success());
+    }
+    let (port, shown) = (free_port()?, folder.display().to_string());
+    run("initdb", &["-D", &shown, "-U", "postgres", "-A", "trust"])?;
+    let options = format!("-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=");
+    run("pg_ctl", &["-D", &shown, "-w", "-l", "standalone.log", "-o", &options, "start"])?;
+    let mut client = connect_postgres(SocketAddr::from(([127, 0, 0, 1], port))).await?;
+    execute(&mut client, "CREATE TABLE old AS SELECT generate_series(1, 500) AS n").await?;
+    drop(client);
+    run("pg_ctl", &["-D", &shown, "-w", "-m", "fast", "stop"])
+}
+
+async fn healthy(node: &Lone) -> Result<()> {
+    until("a healthy node", async || {
+        let said = node.status().await?;
+        anyhow::ensure!(said.healthy, "{}: {}", said.reason_code, said.reason);
+        Ok(Some(()))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_server_that_ran_by_itself_is_adopted_with_its_data() -> Result<()> {
+    let story = start_unready(build()?.nodes(0).proxies(0)).await?;
+    let postgres = |text: String| text.replace("engine = \"redis\"", "engine = \"postgres\"");
+    let folder = story.folder().join("lone-db1").join("redis");
+    standalone(&folder).await?;
+    let adopting = |text: String| postgres(text).replace("engine = \"postgres\"", "engine = \"postgres\"\nadopt = true");
+    let first = Lone::start(&story, "db1", adopting)?;
+    healthy(&first).await?;
+    let other = Lone::start(&story, "db2", postgres)?;
+    healthy(&other).await?;
+    for node in [&first, &other] {
+        let address = SocketAddr::from(([127, 0, 0, 1], node.port));
+        until("the old rows", async || {
+            let rows = select(address, "SELECT count(*)::text FROM old").await?;
+            Ok((rows == ["500"]).then_some(()))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_copy_too_far_behind_is_cloned_by_itself() -> Result<()> {
+    let builder = build()?.engine(Engine::Postgres).setting("wal_keep_size", "\"0\"");
+    let mut story = start(builder.setting("max_wal_size", "\"32MB\"").policy("flap_pause", "\"1s\"")).await?;
+    let before = story.cast().await?;
+    let spare = before.spares[0].clone();
+    story.kill_node(&spare)?;
+    let began = Instant::now();
+    for node in [&before.master, &before.hot] {
+        let address = story.database_addr(node)?;
+        for _ in 0..4 {
+            if *node == before.master {
+                select(address, "SELECT pg_switch_wal()::text FROM pg_logical_emit_message(true, 'x', 'y')").await?;
+            }
+        }
+        let mut client = connect_postgres(address).await?;
+        tokio::time::timeout(LIMIT, execute(&mut client, "CHECKPOINT")).await.context("no checkpoint")??;
+    }
+    story.restart_agent(&spare)?;
+    story.cast().await?;
+    assert!(began.elapsed() < LIMIT + Duration::from_secs(60));
+    assert!(story.log(&spare)?.contains("spare behind"), "{}", story.logs());
+    Ok(())
+}
