@@ -48,9 +48,9 @@ check: ## formatting, lints, and the dependencies' licences when cargo-deny is t
 		echo "cargo-deny is not installed: the dependencies' licences were not checked" >&2; \
 	fi
 
-bench-failover: setup ## write outages in turn with Redis Sentinel; RUNS=10. JSON on stdout, a table on stderr
+bench-failover: setup-tests ## write outages, ENGINE=redis in turn with Redis Sentinel; ENGINE=redis|postgres RUNS=10. JSON on stdout, a table on stderr
 	@$(CARGO) build --release --locked -q -p understudy -p understudy-tests
-	@$(CARGO) run --release --locked -q -p understudy-tests --bin bench-failover -- --runs $(RUNS)
+	@$(CARGO) run --release --locked -q -p understudy-tests --bin bench-failover -- --engine $(ENGINE) --runs $(RUNS)
 
 bench-idle: setup ## cost of an idle group, calm on a busy machine, a killed master's return; IDLE_SECONDS=60 BUSY_MINUTES=10 RUNS=10
 	@$(CARGO) build --release --locked -q -p understudy -p understudy-tests

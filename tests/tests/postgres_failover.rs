@@ -6,9 +6,7 @@ use cli::rig::Writer;
 use config::Engine;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use understudy_tests::real::{
-    Cast, LIMIT, SWING, Story, build, connect_postgres, execute, select, start, until,
-};
+use understudy_tests::real::{Cast, LIMIT, SWING, Story, build, connect_postgres, execute, select, start, until};
 
 async fn group() -> Result<Story> {
     start(build()?.engine(Engine::Postgres).policy("flap_pause", "\"1s\"")).await

@@ -133,7 +133,8 @@ async fn a_server_that_ran_by_itself_is_adopted_with_its_data() -> Result<()> {
     let postgres = |text: String| text.replace("engine = \"redis\"", "engine = \"postgres\"");
     let folder = story.folder().join("lone-db1").join("redis");
     standalone(&folder).await?;
-    let adopting = |text: String| postgres(text).replace("engine = \"postgres\"", "engine = \"postgres\"\nadopt = true");
+    let adopting =
+        |text: String| postgres(text).replace("engine = \"postgres\"", "engine = \"postgres\"\nadopt = true");
     let first = Lone::start(&story, "db1", adopting)?;
     healthy(&first).await?;
     let other = Lone::start(&story, "db2", postgres)?;

@@ -94,11 +94,7 @@ impl Client {
     }
 }
 
-fn bounded<T>(
-    runtime: &Runtime,
-    limit: Duration,
-    work: impl Future<Output = Result<T, sqlx::Error>>,
-) -> io::Result<T> {
+fn bounded<T>(runtime: &Runtime, limit: Duration, work: impl Future<Output = Result<T, sqlx::Error>>) -> io::Result<T> {
     let late = || io::Error::new(io::ErrorKind::TimedOut, "no answer in time");
     let done = runtime.block_on(async { tokio::time::timeout(limit, work).await });
     done.map_err(|_| late())?.map_err(io::Error::other)

@@ -250,12 +250,7 @@ fn write(shared: &Shared, mut route: Route) {
     }
 }
 
-fn write_one(
-    shared: &Shared,
-    connection: &mut Option<Open>,
-    route: &mut Route,
-    number: u64,
-) -> io::Result<Ack> {
+fn write_one(shared: &Shared, connection: &mut Option<Open>, route: &mut Route, number: u64) -> io::Result<Ack> {
     let mut open = match connection.take() {
         Some(open) => open,
         None => {

@@ -2,6 +2,7 @@
 
 use super::numbers::Spread;
 use super::{Fault, Sample, System};
+use config::Engine;
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -20,12 +21,12 @@ pub(crate) struct Figures {
 
 impl Figures {
     /// Of at least one sample.
-    pub(crate) fn of(system: System, fault: Fault, samples: &[Sample]) -> Self {
+    pub(crate) fn of(system: System, engine: Engine, fault: Fault, samples: &[Sample]) -> Self {
         let outages = samples.iter().map(|sample| sample.outage.as_secs_f64() * 1_000.0);
         Self {
             bench: "failover",
             system: system.name(),
-            engine: "redis",
+            engine: engine.as_str(),
             fault: fault.name(),
             runs: samples.len(),
             outage_ms: Spread::of(outages.collect()),
@@ -39,11 +40,16 @@ impl Figures {
 pub(crate) fn table(all: &[Figures]) -> String {
     let mut text = String::from(
         "Milliseconds from the fault to the first write that the new master acknowledged, at a client that writes every \
-         5 ms\nand waits 1 s for an answer. Both systems on this machine, in turn, each started anew and alone for every \
+         5 ms\nand waits 1 s for an answer. All on this machine, in turn, each started anew and alone for every \
          run.\nUnderstudy: a `sync` group with its defaults, its pause after the first election waited for; one proxy in \
-         tcp mode.\nSentinel: three of them at 500 ms, two replicas; the client asks them after every error, and only \
-         then.\n\n",
+         tcp mode.\n",
     );
+    if all.iter().any(|figures| figures.system == System::Sentinel.name()) {
+        text.push_str(
+            "Sentinel: three of them at 500 ms, two replicas; the client asks them after every error, and only then.\n",
+        );
+    }
+    text.push('\n');
     let _ = writeln!(
         text,
         "{:<12}{:<12}{:>5}{:>10}{:>10}{:>10}{:>9}{:>7}",
@@ -70,7 +76,7 @@ mod tests {
             acked: 100,
             lost: usize::from(ms == 10),
         });
-        let line = serde_json::to_string(&Figures::of(System::Sentinel, Fault::Node, &samples)).unwrap();
+        let line = serde_json::to_string(&Figures::of(System::Sentinel, Engine::Redis, Fault::Node, &samples)).unwrap();
         assert_eq!(
             line,
             "{\"bench\":\"failover\",\"system\":\"sentinel\",\"engine\":\"redis\",\"fault\":\"node\",\"runs\":4,\

@@ -3,11 +3,12 @@
 use super::{Fault, LIMIT, Sample, close, outage, warm};
 use anyhow::{Context, Result};
 use cli::rig::{Rig, understudy_binary};
+use config::Engine;
 use std::time::Instant;
 
 /// Starts a group, lets the fault strike its master, and waits until the group is whole again.
-pub(crate) async fn once(fault: Fault) -> Result<Sample> {
-    let mut rig = Rig::builder(understudy_binary()?).group("bench").start().await?;
+pub(crate) async fn once(engine: Engine, fault: Fault) -> Result<Sample> {
+    let mut rig = Rig::builder(understudy_binary()?).engine(engine).group("bench").start().await?;
     if matches!(fault, Fault::Node | Fault::Hang) {
         // The first election counts as a takeover: for `flap_pause` suspicion starts no other.
         rig.wait_calm(LIMIT).await?;

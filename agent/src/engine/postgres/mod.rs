@@ -377,13 +377,18 @@ impl Setup {
         folder::password(self.password_file.as_deref())?;
         let unusable = |why: String| EngineError::Folder { path: self.folder.clone(), why };
         if !config::fits(&self.address) {
-            let why = format!("the address {} is too long to be part of a standby's name: use an IP address or a shorter \
-                               host name as `node.address`", self.address);
+            let why = format!(
+                "the address {} is too long to be part of a standby's name: use an IP address or a shorter \
+                               host name as `node.address`",
+                self.address
+            );
             return Err(EngineError::Foreign { why });
         }
         let socket = self.folder.join(format!(".s.PGSQL.{}", self.address.port));
         if socket.as_os_str().len() > SOCKET_BYTES {
-            return Err(unusable(format!("is too long a path for a socket in it ({SOCKET_BYTES} bytes): name a shorter")));
+            return Err(unusable(format!(
+                "is too long a path for a socket in it ({SOCKET_BYTES} bytes): name a shorter"
+            )));
         }
         Ok(())
     }

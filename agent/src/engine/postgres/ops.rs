@@ -153,7 +153,8 @@ async fn seal(pg: &mut Postgres, op: &'static str) -> Result<(), EngineError> {
     pg.pursuit.give_up();
     pg.live(op, &Live::sealed()).await?;
     // Its end does not wait for a replay that waits for a reader.
-    pg.text(op, "SELECT count(pg_terminate_backend(pid))::text FROM pg_stat_wal_receiver WHERE pid IS NOT NULL").await?;
+    pg.text(op, "SELECT count(pg_terminate_backend(pid))::text FROM pg_stat_wal_receiver WHERE pid IS NOT NULL")
+        .await?;
     pg.until(op, "NOT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE pid IS NOT NULL)").await
 }
 

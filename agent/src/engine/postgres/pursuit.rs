@@ -124,9 +124,7 @@ impl Postgres {
     ) -> Result<(), EngineError> {
         let before = self.pursuit.wish.take();
         let wish = match (channel, before) {
-            (Some((name, secret)), _) => {
-                Wish { source: source.clone(), channel: name.clone(), secret: secret.clone() }
-            }
+            (Some((name, secret)), _) => Wish { source: source.clone(), channel: name.clone(), secret: secret.clone() },
             (None, Some(before)) => Wish { source: source.clone(), ..before },
             (None, None) => self.recall(source)?,
         };
@@ -257,9 +255,16 @@ impl Postgres {
                     warn!(group = self.setup.group, "{}", crate::error_chain(&error));
                 }
             }
-            Ok(Verdict::Ahead) => info!(group = self.setup.group, "the source is not as far as this copy; asking again"),
+            Ok(Verdict::Ahead) => {
+                info!(group = self.setup.group, "the source is not as far as this copy; asking again")
+            }
             Ok(Verdict::Parted { fork, rewindable }) => {
-                info!(group = self.setup.group, ?fork, rewindable, "this copy has what its source does not: it is saved");
+                info!(
+                    group = self.setup.group,
+                    ?fork,
+                    rewindable,
+                    "this copy has what its source does not: it is saved"
+                );
                 let tail = self.pursuit.asked.take().map(|own| (own, fork));
                 self.rebuild(tail, rewindable && fork.is_some());
             }

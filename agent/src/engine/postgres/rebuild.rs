@@ -214,7 +214,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("postgresql.auto.conf");
         forget_overrides(dir.path()).unwrap();
-        fs::write(&path, "# head\nwork_mem = '8MB'\nprimary_conninfo = 'host=x'\nrecovery_target_time='now'\n").unwrap();
+        fs::write(&path, "# head\nwork_mem = '8MB'\nprimary_conninfo = 'host=x'\nrecovery_target_time='now'\n")
+            .unwrap();
         forget_overrides(dir.path()).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "# head\nwork_mem = '8MB'\n");
     }

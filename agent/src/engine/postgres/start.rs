@@ -142,7 +142,7 @@ impl Postgres {
         let output = output.map_err(EngineError::io("run", &program))?;
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stderr);
-            let last = text.lines().map(str::trim).filter(|line| !line.is_empty()).next_back().unwrap_or_default();
+            let last = text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
             return Err(EngineError::Refused { op: "make the server's folder (initdb)", answer: last.to_owned() });
         }
         setup.write(FRESH, "")?;
@@ -168,7 +168,11 @@ impl Postgres {
         setup.write_gate(Gate::COPY)?;
         self.gate = Gate::COPY;
         let mut command = Command::new(self.program.path("postgres"));
-        command.arg("-D").arg(&data).arg("-c").arg(format!("config_file={}", setup.folder.join(config::MAIN).display()));
+        command
+            .arg("-D")
+            .arg(&data)
+            .arg("-c")
+            .arg(format!("config_file={}", setup.folder.join(config::MAIN).display()));
         command.current_dir(&data).env("LC_ALL", "C");
         let (log, port) = (setup.folder.join(LOG), setup.address.port);
         self.supervisor.spawn(command, self.setup.account.as_ref(), &log, port)?;
@@ -221,9 +225,7 @@ impl Setup {
     /// Moves a server's folder below the instance's; may be gone on with after a crash.
     fn adopt(&self) -> Result<(), EngineError> {
         let (folder, data) = (&self.folder, self.data());
-        let ours = |name: &str| {
-            [IDENTITY, DATA, ADOPTING, LOG, "lost+found"].contains(&name) || name.starts_with(KEPT)
-        };
+        let ours = |name: &str| [IDENTITY, DATA, ADOPTING, LOG, "lost+found"].contains(&name) || name.starts_with(KEPT);
         let adopt = || -> io::Result<()> {
             match fs::create_dir(&data) {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
