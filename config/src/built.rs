@@ -1,18 +1,10 @@
 //! What a file may say, and this version cannot do yet: the one place that knows.
 //!
-//! `understudy check` accepts all of it. An agent or proxy refuses to start on it. When something gets built, its
+//! `understudy check` accepts all of it. A proxy refuses to start on it. When something gets built, its
 //! line here is deleted.
 
-use crate::agent::AgentConfig;
 use crate::fault::{Fault, Faults, Loaded};
 use crate::proxy::ProxyConfig;
-
-impl Loaded<AgentConfig> {
-    /// What this version cannot do of what the file asks for.
-    pub fn not_built_yet(&self) -> Faults {
-        Faults::new(Missing::of(self).faults)
-    }
-}
 
 impl Loaded<ProxyConfig> {
     /// What this version cannot do of what the file asks for.

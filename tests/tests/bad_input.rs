@@ -146,17 +146,14 @@ fn every_fault_of_a_file_is_told_at_once_with_exit_code_78() -> Result<()> {
 #[test]
 fn what_is_not_built_yet_passes_the_check_and_does_not_start() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let file = folder.path().join("agent.toml").display().to_string();
-    let text = format!(
-        "[node]\nname = \"db1\"\naddress = \"127.0.0.1\"\ndata_dir = \"{0}/agent\"\n\n[[instance]]\ngroup = \"g\"\n\
-         engine = \"mariadb\"\nport = 3306\ndata_dir = \"{0}/db\"\n",
-        folder.path().display()
-    );
+    let file = folder.path().join("proxy.toml").display().to_string();
+    let text = "[proxy]\nname = \"p\"\naddress = \"127.0.0.1\"\n\n[[listener]]\nlisten = \"127.0.0.1:6380\"\n\
+                groups = [\"a\", \"b\"]\nprotocol = \"redis\"\n";
     std::fs::write(&file, text)?;
     assert_eq!(run(&["check", &file])?.code, 0);
-    let said = run(&["agent", "--config", &file])?;
+    let said = run(&["proxy", "--config", &file])?;
     assert_eq!(said.code, 78, "{said:?}");
-    said.holds(&["agent.toml:8:", "instance[0].engine", "cannot do that yet"])
+    said.holds(&["proxy.toml:7:", "listener[0].groups", "cannot do that yet"])
 }
 
 #[tokio::test]

@@ -6,12 +6,6 @@ use std::path::{Path, PathBuf};
 /// Why an engine could not be opened, or an operation was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// The engine is not part of this version.
-    #[error("`engine = \"{engine}\"` is not built yet")]
-    NotBuilt {
-        /// The engine.
-        engine: config::Engine,
-    },
     /// The server's program was not found.
     #[error("found no program to run ({looked}): install {install}, or set `bin` to its path")]
     ProgramMissing {

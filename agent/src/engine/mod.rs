@@ -109,7 +109,6 @@ macro_rules! engines {
             pub async fn open(instance: &InstanceConfig, site: &Site) -> Result<Self, EngineError> {
                 match instance.engine {
                     $(config::Engine::$name => Ok(Self::$name(Box::new($name::open(instance, site).await?))),)+
-                    engine => Err(EngineError::NotBuilt { engine }),
                 }
             }
         }

@@ -12,7 +12,6 @@ use tracing::info;
 /// its databases and deregisters them. A SIGTERM ends a drain that takes too long.
 pub(crate) async fn agent(file: &Path) -> Result<(), Failure> {
     let loaded = config::load_agent(file).map_err(|faults| faulty(&faults))?;
-    refuse_unbuilt(&loaded.not_built_yet())?;
     let (leave, drain) = (CancellationToken::new(), CancellationToken::new());
     let mut signals = Signals::new()?;
     tokio::spawn({

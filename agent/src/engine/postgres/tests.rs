@@ -51,6 +51,7 @@ impl Node {
             address: "127.0.0.1".into(),
             data_dir: dir.path().join("agent"),
             origin: Instant::now(),
+            agents: tokio::sync::watch::channel(Default::default()).1,
         };
         Self { engine: None, config, site, dir, secret: None }
     }
