@@ -20,7 +20,7 @@ pub struct Pair {
 }
 
 /// The server.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Kv {
     index: u64,
     /// The index of the last change of any key.

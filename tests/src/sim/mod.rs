@@ -30,6 +30,7 @@ mod world;
 pub use adoption::{Adoption, adopt};
 pub use bugs::Bug;
 pub use kv::{Kv, Pair};
+pub use rng::Rng;
 pub use scenarios::{Case, play};
 pub use script::{Played, perform};
 use std::num::NonZero;
