@@ -62,8 +62,13 @@ impl Client {
         let (host, port) = (server.ip().to_string(), server.port());
         if engine == Engine::Mariadb {
             let options = MySqlConnectOptions::new().host(&host).port(port).username("root");
-            let options = options.ssl_mode(MySqlSslMode::Disabled).database("test").disable_statement_logging();
-            return MySqlConnection::connect_with(&options).await.map(Self::Mariadb);
+            let options = options.ssl_mode(MySqlSslMode::Disabled).disable_statement_logging();
+            let mut client = MySqlConnection::connect_with(&options).await.map(Self::Mariadb)?;
+            if client.run("USE test").await.is_err() {
+                client.run("CREATE DATABASE IF NOT EXISTS test").await?;
+                client.run("USE test").await?;
+            }
+            return Ok(client);
         }
         let options = PgConnectOptions::new_without_pgpass().host(&host).port(port).username("postgres");
         let options = options.ssl_mode(PgSslMode::Disable).database("postgres").disable_statement_logging();

@@ -3,12 +3,14 @@
 
 mod gate;
 mod lone;
+mod mariadb;
 mod postgres;
 mod sight;
 mod worst;
 
 pub use gate::{Gate, Way};
 pub use lone::Lone;
+pub use mariadb::{Sql, as_agent, as_client};
 pub use postgres::{connect_postgres, execute, select};
 pub use sight::{attached, connect, connect_as, info, info_number, services, until};
 pub use worst::{contents, copy, send};

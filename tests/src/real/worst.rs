@@ -91,7 +91,7 @@ impl Story {
 
     /// The folder of a node's data.
     pub fn data(&self, node: &str) -> PathBuf {
-        self.folder().join(node).join("redis")
+        self.folder().join(node).join(self.engine().as_str())
     }
 
     /// The folder of what a node's agent remembers.
