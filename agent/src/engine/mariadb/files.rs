@@ -123,10 +123,12 @@ impl Setup {
         }
     }
 
-    /// The server has run once, and its first accounts are made.
-    pub(super) fn forget_fresh(&self) -> Result<(), EngineError> {
-        let fresh = self.data_dir.join(FRESH);
-        remove_file(&fresh).map_err(EngineError::io("remove", &fresh))
+    /// The server has run, and its accounts are made: passwords stand in what it was started with.
+    pub(super) fn forget_start(&self) -> Result<(), EngineError> {
+        [FRESH, INIT]
+            .map(|name| self.data_dir.join(name))
+            .iter()
+            .try_for_each(|file| remove_file(file).map_err(EngineError::io("remove", file)))
     }
 
     /// Makes a new, empty data set; it gets its name when it is whole.

@@ -243,6 +243,8 @@ impl Mariadb {
             // The lock went with its connection.
             self.memo.held = None;
         }
+        self.link().await?;
+        self.begin_run().await?;
         let answers = self.answers().await?;
         let incarnation = self.heard_from.clone().unwrap_or_default();
         let copying = self.copying.as_ref().map(|copying| &copying.source);
@@ -313,7 +315,7 @@ impl Mariadb {
         let deadline = Instant::now() + ANSWER_LIMIT;
         loop {
             if self.link().await.is_ok() {
-                return self.begin_run().await;
+                return self.begin_run().await.map_err(|e| ops::fault("start", e));
             }
             let mut life = self.supervisor.watch();
             let ended = timeout(START_POLL, life.wait_for(|l| l.ended().is_some())).await;
@@ -329,26 +331,32 @@ impl Mariadb {
         }
     }
 
-    /// The first thing a new run is asked: to apply what an earlier one had received.
-    async fn begin_run(&mut self) -> Result<(), EngineError> {
-        let failed = |e| ops::fault("start", e);
-        self.setup.forget_fresh()?;
-        let Some(follows) = self.follows().await.map_err(failed)? else { return Ok(()) };
-        let link = self.link().await.map_err(failed)?;
-        match relay::apply_rest(link, &follows).await {
-            Ok(rest) => {
-                if rest {
-                    info!(group = self.setup.group, "applying what was received before the restart");
-                }
-                Ok(())
-            }
+    /// The first thing a new run is asked, by each agent that looks after it: to apply what an earlier one had received.
+    async fn begin_run(&mut self) -> Result<(), sqlx::Error> {
+        if self.memo.begun {
+            return Ok(());
+        }
+        let follows = self.follows().await?;
+        let link = self.link().await?;
+        let rest = match &follows {
+            Some(follows) => relay::apply_rest(link, follows).await,
+            None => Ok(false),
+        };
+        match rest {
+            Ok(true) => info!(group = self.setup.group, "applying what was received before the restart"),
+            Ok(false) => {}
+            Err(error) if sql::code(&error).is_none() => return Err(error),
             Err(error) => {
                 // It may lack what was acknowledged: it proves nothing, and is made anew when it may follow.
                 warn!(group = self.setup.group, %error, "the relay log of the run before cannot be read");
                 self.memo.untrusted = true;
-                Ok(())
             }
         }
+        self.memo.begun = true;
+        if let Err(error) = self.setup.forget_start() {
+            warn!(group = self.setup.group, %error, "what the server was started with stays");
+        }
+        Ok(())
     }
 
     /// Takes over a process that runs with this agent's password on this instance's socket and folder, although there is

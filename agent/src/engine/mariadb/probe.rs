@@ -21,6 +21,8 @@ const NOT_IN_BINLOG: u32 = 1236;
 /// What the agent itself has done to one run of a process.
 #[derive(Debug, Default)]
 pub(super) struct Memo {
+    /// What an earlier run had received was seen to.
+    pub(super) begun: bool,
     /// It was promoted and not fenced since.
     pub(super) master: bool,
     /// The name of the replication password in force.

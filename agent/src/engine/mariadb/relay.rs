@@ -6,6 +6,12 @@ use super::gtid;
 use super::probe::Follows;
 use super::sql::{Answer, Link, literal};
 
+/// What was applied already is most often a transaction or two.
+const PAGE: usize = 500;
+
+/// Where the first event of a log stands.
+const FIRST_EVENT: u64 = 4;
+
 /// Starts to apply it; whether there is any. While it is applied the instance counts as loading.
 pub(super) async fn apply_rest(link: &mut Link, follows: &Follows) -> Result<bool, sqlx::Error> {
     if follows.relay_file.is_empty() || follows.is_receiving() || follows.applying {
@@ -26,14 +32,19 @@ pub(super) async fn apply_rest(link: &mut Link, follows: &Follows) -> Result<boo
 
 /// Where the first transaction beyond `applied` begins.
 async fn first_after(link: &mut Link, follows: &Follows, applied: u64) -> Result<Option<(String, u64)>, sqlx::Error> {
-    let (mut file, mut position) = (follows.relay_file.clone(), follows.relay_position);
+    let (mut file, mut position, mut seen) = (follows.relay_file.clone(), follows.relay_position, 0);
     loop {
-        let events = link.ask(format!("SHOW RELAYLOG EVENTS IN {} FROM {position}", literal(&file))).await?;
+        let from = literal(&file);
+        let page = format!("SHOW RELAYLOG EVENTS IN {from} FROM {position} LIMIT {seen}, {PAGE}");
+        let events = link.ask(page).await?;
         if let Some(at) = events.iter().find_map(|event| begins_after(event, applied)) {
             return Ok(Some((file, at)));
         }
-        let Some(next) = events.iter().find_map(rotates_to) else { return Ok(None) };
-        (file, position) = (next, 4);
+        match events.iter().find_map(rotates_to) {
+            Some(next) => (file, position, seen) = (next, FIRST_EVENT, 0),
+            None if events.len() == PAGE => seen += PAGE,
+            None => return Ok(None),
+        }
     }
 }
 
