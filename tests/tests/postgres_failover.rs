@@ -90,6 +90,7 @@ async fn a_commit_that_nobody_acknowledged_is_saved_and_wound_back() -> Result<(
     for node in story.node_names() {
         assert!(select(story.database_addr(&node)?, "SELECT n::text FROM tail").await?.is_empty(), "{node}");
     }
+    assert!(story.log(&before.master)?.contains("the copy is wound back"), "it was cloned\n{}", story.logs());
     let folder = story.folder().join(&before.master).join("postgres");
     assert!(folder.join(format!("diverged-{}", before.epoch)).join("tail.json").is_file(), "{}", story.logs());
     Ok(())

@@ -137,6 +137,16 @@ pub(crate) fn kept(path: &Path, prefix: &str) -> Option<u64> {
 
 /// Replaces a file by a whole new one, on disk, readable by its owner only.
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), EngineError> {
+    replace(path, bytes, true)
+}
+
+/// The same, without waiting for the disk: for what is written anew at every start, so that nobody misses it after a
+/// power cut.
+pub(crate) fn write_passing(path: &Path, bytes: &[u8]) -> Result<(), EngineError> {
+    replace(path, bytes, false)
+}
+
+fn replace(path: &Path, bytes: &[u8], sync: bool) -> Result<(), EngineError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let new = Path::new(&name);
@@ -148,6 +158,9 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), EngineError
         }
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(new)?;
         file.write_all(bytes)?;
+        if !sync {
+            return fs::rename(new, path);
+        }
         file.sync_all()?;
         fs::rename(new, path)?;
         path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())

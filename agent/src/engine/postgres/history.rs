@@ -74,6 +74,10 @@ pub(super) async fn compare(own: &Own, at: &Address, secret: &Secret) -> Result<
     }
     let (timeline, position) = (source.timeline.unwrap_or_default(), source.position.and_then(|t| t.parse().ok()));
     let rewindable = source.checkpointed == timeline && timeline != own.timeline;
+    if source.checkpointed < timeline && timeline != own.timeline {
+        // Whether it may, and what it comes to, shows when it is asked again.
+        let _ = link.run("CHECKPOINT").await;
+    }
     let limit = if timeline == own.timeline {
         None
     } else {

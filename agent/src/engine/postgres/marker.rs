@@ -34,6 +34,7 @@ pub(super) fn create() -> String {
             "DO $$ BEGIN IF to_regrole('{role}') IS NULL THEN CREATE ROLE {role}; END IF; END $$;
              ALTER ROLE {role} LOGIN REPLICATION NOSUPERUSER PASSWORD NULL;
              GRANT pg_monitor TO {role};
+             DO $$ BEGIN IF to_regrole('pg_checkpoint') IS NOT NULL THEN GRANT pg_checkpoint TO {role}; END IF; END $$;
              GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_dir(text, boolean, boolean),
                  pg_catalog.pg_stat_file(text, boolean), pg_catalog.pg_read_binary_file(text),
                  pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean) TO {role};\n"

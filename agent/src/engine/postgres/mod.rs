@@ -18,7 +18,7 @@ mod start;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ::config::InstanceConfig;
@@ -419,11 +419,16 @@ impl Setup {
         }
     }
 
-    /// Replaces a file of the instance's folder; the server may read it.
-    fn write(&self, name: &str, text: &str) -> Result<(), EngineError> {
-        let path = self.folder.join(name);
-        folder::write_private(&path, text.as_bytes())?;
-        self.account.as_ref().map_or(Ok(()), |account| account.own(&path))
+    /// Replaces a file of the instance's folder that has to be there after a power cut.
+    fn note(&self, name: &str, text: &str) -> Result<(), EngineError> {
+        folder::write_private(&self.folder.join(name), text.as_bytes())
+    }
+
+    /// Replaces a file that the server reads, and that is written anew before every start of it. Clients may wait for
+    /// this, and no disk is waited for.
+    fn write(&self, path: &Path, text: &str) -> Result<(), EngineError> {
+        folder::write_passing(path, text.as_bytes())?;
+        self.account.as_ref().map_or(Ok(()), |account| account.own(path))
     }
 
     /// Removes a file of the instance's folder, if it is there.
@@ -436,7 +441,7 @@ impl Setup {
     }
 
     fn write_gate(&self, gate: Gate) -> Result<(), EngineError> {
-        self.write(config::HBA, &gate.text(self.password_file.is_some()))
+        self.write(&self.folder.join(config::HBA), &gate.text(self.password_file.is_some()))
     }
 
     /// The newest epoch whose tail is kept, or noted to be.

@@ -17,6 +17,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// How long running transactions may go on when writes are held. Clients wait meanwhile.
 const DRAIN_LIMIT: Duration = Duration::from_millis(250);
 
+/// When a promoted instance is made to take a checkpoint.
+const CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
+
 /// Every connection of a client's that the server has.
 const CLIENTS: &str = "FROM pg_stat_activity WHERE backend_type = 'client backend'";
 
@@ -104,7 +107,7 @@ impl Postgres {
 
     /// Puts these settings in force.
     async fn live(&mut self, op: &'static str, live: &Live) -> Result<(), EngineError> {
-        self.setup.write(config::LIVE, &live.text())?;
+        self.setup.write(&self.setup.folder.join(config::LIVE), &live.text())?;
         self.text(op, "SELECT pg_reload_conf()::text").await?;
         let names = link::literal(&live.names);
         let source = link::literal(&live.source);
@@ -141,7 +144,7 @@ impl Postgres {
 /// The tail can be told from the rest only when it is known whom to follow: it is saved then, before anything is
 /// destroyed.
 fn keep(pg: &mut Postgres, epoch: u64) -> Result<(), EngineError> {
-    pg.setup.write(KEEP, &epoch.to_string())?;
+    pg.setup.note(KEEP, &epoch.to_string())?;
     pg.kept = pg.kept.max(Some(epoch));
     Ok(())
 }
@@ -177,10 +180,12 @@ async fn promote(pg: &mut Postgres, op: &'static str) -> Result<(), EngineError>
     Ok(())
 }
 
-/// Whoever has to be wound back to this history can tell it from its own only after a checkpoint.
+/// Whoever has to be wound back to this history can tell it from its own only after a checkpoint. It waits until clients
+/// have gone on: it keeps the disk busy.
 fn checkpoint(pg: &Postgres) {
     let (target, group) = (pg.setup.target(), pg.setup.group.clone());
     tokio::spawn(async move {
+        sleep(CHECKPOINT_AFTER).await;
         let done = async { Link::open(&target).await?.run("CHECKPOINT").await };
         if let Err(error) = done.await {
             tracing::debug!(group, %error, "no checkpoint after the promotion");

@@ -22,6 +22,9 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// A link that is down this long may never come up: the source is asked whether it can.
 const STUCK: Duration = Duration::from_secs(3);
 
+/// How long a source may take to come to its first checkpoint in a new timeline.
+const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(8);
+
 /// Between two tries to make the copy anew.
 const REBUILD_AGAIN: Duration = Duration::from_secs(2);
 
@@ -44,6 +47,7 @@ pub(super) struct Pursuit {
     asked: Option<Own>,
     not_before: Option<Instant>,
     down_since: Option<Instant>,
+    parted_since: Option<Instant>,
     rebuild: Option<Rebuild>,
 }
 
@@ -258,6 +262,7 @@ impl Postgres {
             Ok(Verdict::Ahead) => {
                 info!(group = self.setup.group, "the source is not as far as this copy; asking again")
             }
+            Ok(Verdict::Parted { fork: Some(_), rewindable: false }) if self.may_yet_be_rewound() => {}
             Ok(Verdict::Parted { fork, rewindable }) => {
                 info!(
                     group = self.setup.group,
@@ -276,9 +281,18 @@ impl Postgres {
         }
     }
 
+    /// The source was promoted, or follows one that was, a moment ago: `pg_rewind` can tell the histories apart only when
+    /// it has taken a checkpoint since. Worth some seconds, since a clone may take hours.
+    fn may_yet_be_rewound(&mut self) -> bool {
+        // Without this the tool knows nothing of copies that feed copies.
+        self.program.major >= 15
+            && self.pursuit.parted_since.get_or_insert_with(Instant::now).elapsed() < CHECKPOINT_PATIENCE
+    }
+
     /// Begins to make the copy anew, or begins again.
     fn rebuild(&mut self, tail: Option<(Own, Option<u64>)>, rewind: bool) {
         let Some(wish) = self.pursuit.wish.clone() else { return };
+        self.pursuit.parted_since = None;
         let epoch = self.data_epoch;
         let before = self.pursuit.rebuild.take().and_then(|rebuild| rebuild.tail);
         let tail = tail.map(|(own, fork)| (own, fork, epoch)).or(before);
@@ -313,9 +327,9 @@ impl Postgres {
     /// Lets the server replicate from where it is wished. Takes effect a moment later.
     fn point(&mut self) -> Result<(), EngineError> {
         let (Some(source), Some(wish)) = (self.source_text(), &self.pursuit.wish) else { return Ok(()) };
-        self.setup.write(config::PASSFILE, &config::passfile(wish.secret.reveal()))?;
+        self.setup.write(&self.setup.folder.join(config::PASSFILE), &config::passfile(wish.secret.reveal()))?;
         let live = config::Live { source, ..config::Live::sealed() };
-        self.setup.write(config::LIVE, &live.text())?;
+        self.setup.write(&self.setup.folder.join(config::LIVE), &live.text())?;
         if let Some(handle) = self.supervisor.handle() {
             handle.signal(rustix::process::Signal::HUP);
         }

@@ -70,7 +70,10 @@ pub(super) async fn run(plan: Plan, server: Option<Handle>) -> Result<(), Engine
     plan.write(&plan.folder.join(config::PASSFILE), config::passfile(plan.secret.reveal()).as_bytes())?;
     if plan.rewind {
         match plan.rewind().await {
-            Ok(()) => return plan.tidy(),
+            Ok(()) => {
+                tracing::info!(group = plan.group, "the copy is wound back to where the histories parted");
+                return plan.tidy();
+            }
             Err(error) => tracing::info!(group = plan.group, "the copy cannot be wound back, and is cloned: {error}"),
         }
     }

@@ -94,7 +94,7 @@ impl Postgres {
             }
             Found::Adoptable => {
                 setup.check_adoptable(&self.program)?;
-                setup.write(ADOPTING, "")?;
+                setup.note(ADOPTING, "")?;
                 folder::claim(&setup.folder, &setup.identity())?;
             }
         }
@@ -145,7 +145,7 @@ impl Postgres {
             let last = text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
             return Err(EngineError::Refused { op: "make the server's folder (initdb)", answer: last.to_owned() });
         }
-        setup.write(FRESH, "")?;
+        setup.note(FRESH, "")?;
         fs::rename(&new, setup.data()).map_err(EngineError::io("name", &new))
     }
 
@@ -162,9 +162,9 @@ impl Postgres {
             folder: &setup.folder,
             settings: &setup.settings,
         };
-        setup.write(config::MAIN, &config::generate(&plan))?;
-        setup.write(config::IDENT, &config::ident(&setup.agent))?;
-        setup.write(config::LIVE, &Live { source: source.to_owned(), ..Live::sealed() }.text())?;
+        setup.write(&setup.folder.join(config::MAIN), &config::generate(&plan))?;
+        setup.write(&setup.folder.join(config::IDENT), &config::ident(&setup.agent))?;
+        setup.write(&setup.folder.join(config::LIVE), &Live { source: source.to_owned(), ..Live::sealed() }.text())?;
         setup.write_gate(Gate::COPY)?;
         self.gate = Gate::COPY;
         let mut command = Command::new(self.program.path("postgres"));
@@ -187,8 +187,7 @@ impl Postgres {
         if path.exists() {
             return Ok(());
         }
-        folder::write_private(&path, b"")?;
-        self.setup.account.as_ref().map_or(Ok(()), |account| account.own(&path))
+        self.setup.write(&path, "")
     }
 }
 
