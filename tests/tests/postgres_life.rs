@@ -4,9 +4,10 @@
 use anyhow::{Context, Result};
 use cli::rig::{free_port, server_program};
 use config::Engine;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use understudy_tests::real::{
     LIMIT, Lone, SWING, Story, build, connect_postgres, execute, said, select, start, start_unready, until,
@@ -55,6 +56,26 @@ async fn a_node_is_rebuilt_from_nothing() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn an_async_group_waits_for_nobody_and_fails_over() -> Result<()> {
+    let builder = build()?.engine(Engine::Postgres).policy("durability", "\"async\"");
+    let story = start(builder.policy("flap_pause", "\"1s\"")).await?;
+    let before = story.cast().await?;
+    let master = story.database_addr(&before.master)?;
+    until("commits that wait for nobody", async || {
+        Ok((select(master, "SHOW synchronous_standby_names").await? == [""]).then_some(()))
+    })
+    .await?;
+    let writer = story.client("async").await?;
+    let died = story.kill_database(&before.master)?;
+    let status = story.taken_over(&before.master).await?;
+    assert_eq!(status.active_master(), Some(before.hot.as_str()));
+    writer.wait_for_acks(SWING, died, LIMIT).await?;
+    assert!(story.history().await?.pop().context("no history")?.data_loss.is_some(), "what may be lost is said");
+    story.cast().await?;
+    Ok(())
+}
+
 /// What the client is told of a commit whose wait is cancelled, and what a failover leaves of it: a success with a
 /// warning, of a write that the next master does not have. The documents name it.
 #[tokio::test]
@@ -86,6 +107,43 @@ async fn a_cancelled_wait_is_answered_as_done_and_may_be_lost() -> Result<()> {
     }
     let tail = story.folder().join(&before.master).join("postgres").join(format!("diverged-{}", before.epoch));
     assert!(tail.join("tail.json").is_file(), "what only the former master had is saved: {after:?}");
+    Ok(())
+}
+
+/// The same through a listener that understands the protocol: the client is not told that it is done. And a request to
+/// cancel a query reaches the server that runs it.
+#[tokio::test]
+async fn a_listener_of_the_protocol_passes_no_false_success_on() -> Result<()> {
+    let builder = build()?.engine(Engine::Postgres).listener("protocol = \"postgres\"");
+    let story = start(builder.policy("flap_pause", "\"1s\"")).await?;
+    let cast = story.cast().await?;
+    let master = story.database_addr(&cast.master)?;
+    let mut client = connect_postgres(story.proxy_addr()).await?;
+    execute(&mut client, "CREATE TABLE told (n int PRIMARY KEY); INSERT INTO told VALUES (1)").await?;
+
+    let (host, port) = (story.proxy_addr().ip().to_string(), story.proxy_addr().port().to_string());
+    let args = ["-h", &host, "-p", &port, "-U", "postgres", "-d", "postgres", "-c", "SELECT pg_sleep(600)"];
+    let mut asleep = Command::new("psql").args(args).stderr(Stdio::piped()).spawn().context("psql")?;
+    let sleeps = "SELECT pid::text FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    until("a query that sleeps", async || Ok((!select(master, sleeps).await?.is_empty()).then_some(()))).await?;
+    anyhow::ensure!(Command::new("kill").args(["-INT", &asleep.id().to_string()]).status()?.success());
+    until("the end of the query", async || Ok(asleep.try_wait()?)).await?;
+    let mut words = String::new();
+    asleep.stderr.take().context("no words")?.read_to_string(&mut words)?;
+    assert!(words.contains("canceling statement due to user request"), "{words}");
+
+    let sender = select(master, "SELECT pid::text FROM pg_stat_replication").await?;
+    anyhow::ensure!(Command::new("kill").arg("-STOP").args(&sender).status()?.success());
+    let waiting = tokio::spawn(async move { execute(&mut client, "INSERT INTO told VALUES (2)").await });
+    let waits = "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE 'INSERT INTO told%'";
+    until("a commit that waits", async || {
+        Ok((!select(master, &format!("SELECT pid::text {waits}")).await?.is_empty()).then_some(()))
+    })
+    .await?;
+    select(master, &format!("SELECT pg_cancel_backend(pid)::text {waits}")).await?;
+    let told = tokio::time::timeout(LIMIT, waiting).await.context("no answer after the cancel")??;
+    assert!(told.is_err(), "a success was passed on that only the master has");
+    anyhow::ensure!(Command::new("kill").arg("-CONT").args(&sender).status()?.success());
     Ok(())
 }
 

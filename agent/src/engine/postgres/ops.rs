@@ -39,7 +39,8 @@ pub(super) async fn apply(pg: &mut Postgres, op: &EngineOp) -> Result<(), Engine
         EngineOp::Promote => promote(pg, name).await,
         EngineOp::Open => open(pg, name).await,
         EngineOp::Guard(true) | EngineOp::Need(true) => wait_for_copy(pg, name).await,
-        EngineOp::Guard(false) | EngineOp::Need(false) => wait_for_nobody(pg, name).await,
+        EngineOp::Guard(false) => wait_for_nobody(pg, name, false).await,
+        EngineOp::Need(false) => wait_for_nobody(pg, name, true).await,
         EngineOp::Fsync(on) => {
             pg.memo.lax = !on;
             Ok(())
@@ -221,6 +222,7 @@ async fn wait_for_copy(pg: &mut Postgres, op: &'static str) -> Result<(), Engine
         see_a_commit_wait(pg, op).await?;
         pg.memo.waits = true;
     }
+    pg.memo.unneeded = false;
     if names_in_force(pg, op).await? != wanted {
         pg.live(op, &Live { names: wanted, source: String::new() }).await?;
     }
@@ -248,13 +250,17 @@ async fn see_a_commit_wait(pg: &mut Postgres, op: &'static str) -> Result<(), En
     }
 }
 
-async fn wait_for_nobody(pg: &mut Postgres, op: &'static str) -> Result<(), EngineError> {
+/// `guarded`: the guard is to stay as it is. PostgreSQL has none besides what commits wait for; in an `async` group that
+/// is nothing, and it is only said to stand.
+async fn wait_for_nobody(pg: &mut Postgres, op: &'static str, guarded: bool) -> Result<(), EngineError> {
     pg.memo.waits = false;
     if !pg.gate.clients {
         // Closed, and still somebody may have got in just before: an acknowledgement would come too early.
         pg.end_clients(op, "true").await?;
     }
-    pg.live(op, &Live::default()).await
+    pg.live(op, &Live::default()).await?;
+    pg.memo.unneeded = guarded;
+    Ok(())
 }
 
 async fn exclusive(pg: &mut Postgres, op: &'static str, channel: &Nonce, secret: &Secret) -> Result<(), EngineError> {

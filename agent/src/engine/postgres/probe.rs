@@ -21,6 +21,8 @@ pub(super) struct Memo {
     pub(super) disk_full: bool,
     /// A commit has been seen to wait since commits were told to.
     pub(super) waits: bool,
+    /// There is a hot replica, and no commit is to wait for it (`async`).
+    pub(super) unneeded: bool,
 }
 
 /// The one question of a probe.
@@ -151,7 +153,7 @@ impl Answer {
             (Some((written, at)), Some(has), EngineRole::Master) if written == has => Some(*at),
             _ => None,
         };
-        let guard = self.is_guarded(memo);
+        let need = self.is_guarded(memo);
         Status {
             incarnation,
             version: version.to_owned(),
@@ -165,9 +167,9 @@ impl Answer {
             marker,
             marked_at,
             open: gate.clients && role == EngineRole::Master,
-            guard,
+            guard: need || memo.unneeded,
             fsync: !memo.lax,
-            need: guard,
+            need,
             quiesced: memo.quiesced,
             channel: memo.channel.as_ref().map(|(name, _)| name.clone()),
             replicas: self.replicas.iter().flatten().filter_map(attached).collect(),
