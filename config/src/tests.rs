@@ -558,10 +558,12 @@ fn the_manual_names_every_setting_that_is_refused() {
     let named: BTreeSet<&str> = list.split('`').skip(1).step_by(2).collect();
     let managed: BTreeSet<&str> = REDIS_MANAGED.iter().map(|(name, _)| *name).collect();
     assert_eq!(named, managed);
-    let postgres = text("docs/postgres.md");
-    let rows = POSTGRES_MANAGED.iter().map(|(name, reason)| format!("| `{name}` | {reason} |"));
-    let missing: Vec<String> = rows.filter(|row| !postgres.lines().any(|line| line == row)).collect();
-    assert_eq!(missing, Vec::<String>::new(), "not in docs/postgres.md");
+    for (page, managed) in [("docs/postgres.md", POSTGRES_MANAGED), ("docs/mariadb.md", MARIADB_MANAGED)] {
+        let rows = managed.iter().map(|(name, reason)| format!("| `{name}` | {reason} |"));
+        let manual = text(page);
+        let missing: Vec<String> = rows.filter(|row| !manual.lines().any(|line| line == row)).collect();
+        assert_eq!(missing, Vec::<String>::new(), "not in {page}");
+    }
     let reserved: Vec<&str> =
         RESERVED_GROUPS.into_iter().filter(|name| !manual.contains(&format!("`{name}`"))).collect();
     assert_eq!(reserved, Vec::<&str>::new(), "reserved, but not in the manual");

@@ -80,7 +80,7 @@ pub(super) fn generate(plan: &Plan) -> String {
             lines.push(format!("{key} = {value}"));
         }
     }
-    lines.extend(plan.settings.iter().map(|(key, value)| format!("{key} = {value}")));
+    lines.extend(plan.settings.iter().map(|(key, value)| format!("{key} = {}", quote(value))));
     lines.extend(OURS.iter().map(|(key, value)| format!("{key} = {value}")));
     lines.push(format!("datadir = {}", plan.server_folder.display()));
     lines.push(format!("socket = {}", plan.socket.display()));
@@ -93,6 +93,13 @@ pub(super) fn generate(plan: &Plan) -> String {
     lines.push(format!("server_id = {}", plan.server_id));
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// A value in which nothing is a comment or an escape.
+fn quote(value: &str) -> String {
+    let escaped: String =
+        value.chars().flat_map(|c| if matches!(c, '"' | '\\') { vec!['\\', c] } else { vec![c] }).collect();
+    format!("\"{escaped}\"")
 }
 
 /// A setting's name in the form that the lists here have.
@@ -132,9 +139,16 @@ mod tests {
         let file = file(&[("Max-Binlog-Size", "1M"), ("innodb_buffer_pool_size", "64M")]);
         assert!(file.contains("read_only = ON") && file.contains("skip_slave_start = ON"));
         assert!(file.contains("bind_address = 10.0.0.11,127.0.0.1"));
-        assert!(file.contains("Max-Binlog-Size = 1M") && !file.contains("max_binlog_size = 64M"));
+        assert!(file.contains("Max-Binlog-Size = \"1M\"") && !file.contains("max_binlog_size = 64M"));
         let place = |text: &str| file.find(text).unwrap();
         assert!(place("innodb_buffer_pool_size") < place("sync_binlog = 1"));
+    }
+
+    #[test]
+    fn a_value_is_one_whatever_stands_in_it() {
+        assert!(
+            file(&[("init_connect", r#"SET @a = "\x" # no"#)]).contains(r##"init_connect = "SET @a = \"\\x\" # no""##)
+        );
     }
 
     #[test]
