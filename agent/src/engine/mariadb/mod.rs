@@ -308,8 +308,8 @@ impl Mariadb {
                     self.waiting = Some(why);
                     return Ok(());
                 }
-                Boot::RollBack { epoch } if !self.keep_tail => self.launch(Some(epoch)).await?,
-                _ => self.launch(None).await?,
+                Boot::RollBack { epoch } if !self.keep_tail => self.launch_now(Some(epoch)).await?,
+                _ => self.launch_now(None).await?,
             }
         }
         let deadline = Instant::now() + ANSWER_LIMIT;
@@ -329,6 +329,12 @@ impl Mariadb {
                 return Ok(()); // It recovers, and is seen to load.
             }
         }
+    }
+
+    /// The same as [`launch`](Self::launch), and nothing is waited for any more, whatever comes of it.
+    async fn launch_now(&mut self, roll_back: Option<u64>) -> Result<(), EngineError> {
+        self.waiting = None;
+        self.launch(roll_back).await
     }
 
     /// The first thing a new run is asked, by each agent that looks after it: to apply what an earlier one had received.

@@ -413,12 +413,19 @@ impl Op<'_> {
             let hold = link.run("FLUSH TABLES WITH READ LOCK");
             tokio::pin!(hold);
             match timeout(REST_LIMIT, &mut hold).await {
-                Ok(done) => done,
+                Ok(done) => Some(done),
                 Err(_) => {
                     self.end_clients().await?;
-                    timeout(REST_LIMIT, hold).await.map_err(|_| self.refused("writes do not come to rest"))?
+                    timeout(REST_LIMIT, hold).await.ok()
                 }
             }
+        };
+        let Some(held) = held else {
+            if self.db.setup.has_room() {
+                return Err(self.refused("writes do not come to rest"));
+            }
+            // A write that waits for room never ends. What it has not written, nobody acknowledged.
+            return self.kill("its disk is full, and its writes do not come to rest").await;
         };
         held.map_err(|e| fault(name, e))?;
         self.db.memo.held = Some(link);
