@@ -289,6 +289,7 @@ impl Instance {
             expect_epoch: self.step.view().record.as_ref().map_or(0, |r| r.epoch),
             expires_at: wall_ms() + HAND_OVER_AGAIN_MS,
             by: format!("drain of {}", self.step.me().id),
+            grace_ms: None,
         };
         let (consul, group) = (self.consul.clone(), election::GroupName(self.step.me().group.clone()));
         tokio::spawn(async move {

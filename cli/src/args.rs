@@ -3,6 +3,7 @@
 use crate::exit::Exit;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Keeps Redis and SQL databases highly available with Consul.
 #[derive(Debug, Parser)]
@@ -121,6 +122,20 @@ pub struct SwitchoverArgs {
     /// Seconds after which the request is void
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub timeout: u64,
+    /// How long transactions that run in a SQL database may go on before they are ended, e.g. 5s; no new ones begin
+    /// meanwhile [default: 200ms]
+    #[arg(long, value_name = "DURATION", value_parser = grace)]
+    pub grace: Option<Duration>,
+}
+
+/// New clients are held meanwhile, and not for ever.
+fn grace(text: &str) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_mins(5);
+    let grace = config::parse_duration(text)?;
+    if grace > LONGEST {
+        return Err(format!("{text} is too long; 5m at the most"));
+    }
+    Ok(grace)
 }
 
 /// Options of `failover`.

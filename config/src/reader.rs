@@ -439,8 +439,11 @@ impl<'r> Section<'r> {
     }
 }
 
-/// A duration as the file writes it.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+/// A duration as the files write it: a whole number and `ms`, `s`, `m` or `h`.
+///
+/// # Errors
+/// A sentence that quotes the text and says what to write.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor = match unit {

@@ -167,8 +167,11 @@ pub enum EngineOp {
     },
     /// Write the marker.
     Mark(Marker),
-    /// Hold client writes.
-    Quiesce,
+    /// Hold client writes. Transactions that run go on; where some still do afterwards, it is ordered again.
+    Quiesce {
+        /// Their time is up: end them.
+        end: bool,
+    },
     /// Stop holding them.
     Release,
 }
@@ -196,7 +199,8 @@ impl EngineOp {
             EngineOp::Channel { .. } => "channel",
             EngineOp::Expel { .. } => "expel",
             EngineOp::Mark(_) => "mark",
-            EngineOp::Quiesce => "quiesce",
+            EngineOp::Quiesce { end: false } => "quiesce",
+            EngineOp::Quiesce { end: true } => "quiesce-now",
             EngineOp::Release => "release",
         }
     }

@@ -191,6 +191,9 @@ pub struct SwitchoverRef {
     pub id: String,
     /// The node that is to be master.
     pub target: NodeId,
+    /// How long running transactions may go on before they are ended, as the request says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_ms: Option<u64>,
 }
 
 /// What an instance is to its group.
@@ -266,6 +269,9 @@ pub struct Command {
     pub expires_at: u64,
     /// Who asked.
     pub by: String,
+    /// Switchover: how long running transactions may go on before they are ended; `None`: a moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_ms: Option<u64>,
 }
 
 /// What an operator can ask of a group.

@@ -81,7 +81,8 @@ pub(crate) fn takeover(
 pub(crate) fn force(s: &Snapshot, record: &Record, status: &Status, command: &Command, index: u64) -> Proposal {
     let reason = format!("forced by {}", command.by);
     let mut proposal = succeed(s, record, status, &reason, Some(known_loss(record, status)));
-    proposal.record.switchover = Some(SwitchoverRef { id: command.id.clone(), target: s.me.id.clone() });
+    proposal.record.switchover =
+        Some(SwitchoverRef { id: command.id.clone(), target: s.me.id.clone(), grace_ms: None });
     proposal.consume = Some(index);
     if let Some(previous) = &mut proposal.record.previous {
         previous.fsync = false; // Nothing is proven of this copy.
@@ -172,15 +173,21 @@ pub(crate) fn drop_replica(s: &Snapshot, record: &Record) -> Proposal {
 }
 
 /// The master begins to hold writes for `target`; the operator's request is consumed.
-pub(crate) fn switching(s: &Snapshot, record: &Record, id: &str, target: &NodeId, command_index: u64) -> Proposal {
-    let switchover = Some(SwitchoverRef { id: id.to_owned(), target: target.clone() });
+pub(crate) fn switching(
+    s: &Snapshot,
+    record: &Record,
+    command: &Command,
+    target: &NodeId,
+    command_index: u64,
+) -> Proposal {
+    let switchover = Some(SwitchoverRef { id: command.id.clone(), target: target.clone(), grace_ms: command.grace_ms });
     let next = Record { phase: Phase::Switching, switchover, ..next(s, record) };
     Proposal { consume: Some(command_index), ..plain(s, next, false) }
 }
 
 /// The same without a request: the master's disk takes no writes.
 pub(crate) fn fleeing(s: &Snapshot, record: &Record, target: &NodeId) -> Proposal {
-    let switchover = Some(SwitchoverRef { id: String::new(), target: target.clone() });
+    let switchover = Some(SwitchoverRef { id: String::new(), target: target.clone(), grace_ms: None });
     plain(s, Record { phase: Phase::Switching, switchover, ..next(s, record) }, false)
 }
 

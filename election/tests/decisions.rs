@@ -583,6 +583,7 @@ fn requested(s: &mut Snapshot, target: Option<&str>) {
         expect_epoch: 4,
         expires_at: s.wall + 10_000,
         by: "op".into(),
+        grace_ms: None,
     };
     s.view.command = Some((command, 710));
 }
@@ -607,7 +608,7 @@ fn a_planned_switchover_holds_writes_first() {
         recorded(s, |r| {
             r.phase = Phase::Switching;
             r.seq += 1;
-            r.switchover = Some(SwitchoverRef { id: "req".into(), target: "b".into() });
+            r.switchover = Some(SwitchoverRef { id: "req".into(), target: "b".into(), grace_ms: None });
         });
         s.phase_since = NOW;
     };
@@ -625,7 +626,18 @@ fn a_planned_switchover_holds_writes_first() {
     row("requests under way are answered first", "a", proxies([Some(0), None], 399), "wait", "quieting");
     row("an earlier hold's word is no word", "a", proxies([Some(0), Some(1)], 0), "wait", "quieting");
     row("nothing is in flight", "a", proxies([Some(0), Some(0)], 0), "quiesce", "holding");
-    row("a proxy that never says so is not waited for", "a", proxies([None, None], 400), "quiesce", "holding");
+    row("a proxy that never says so is not waited for", "a", proxies([None, None], 400), "quiesce-now", "holding");
+    let graceful = |since: u64| {
+        move |s: &mut Snapshot| {
+            held(s);
+            recorded(s, |r| r.switchover.as_mut().expect("a switchover").grace_ms = Some(3_000));
+            s.phase_since = Millis(NOW.0 - since);
+        }
+    };
+    row("transactions have a moment", "a", held, "quiesce", "holding");
+    row("or as long as the request says", "a", graceful(2_999), "quiesce", "holding");
+    row("then they are ended", "a", graceful(3_000), "quiesce-now", "holding");
+    row("and the hand-over has time after that", "a", graceful(3_500), "submit", "switch_given_up");
     let holding = |s: &mut Snapshot| mine(s, |st| st.quiesced = true);
     let begun = move |s: &mut Snapshot| (proxies([None, None], 0)(s), holding(s)).0;
     row("what is held stays held", "a", begun, "wait", "holding");
@@ -889,7 +901,7 @@ fn a_master_whose_disk_fails_hands_over() {
     let held = |s: &mut Snapshot| {
         recorded(s, |r| {
             r.phase = Phase::Switching;
-            r.switchover = Some(SwitchoverRef { id: String::new(), target: "b".into() });
+            r.switchover = Some(SwitchoverRef { id: String::new(), target: "b".into(), grace_ms: None });
         });
         peer(s, "a").beat.quiesced_at = Some(Position(1_000));
         let stamp = s.view.record.as_ref().expect("a record").stamp();

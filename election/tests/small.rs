@@ -171,7 +171,7 @@ fn request(s: &mut Snapshot, op: CommandOp) {
     let (id, by, target) = ("id".to_owned(), "test".to_owned(), Some(s.me.id.clone()));
     let expect_epoch = s.view.record.as_ref().map_or(0, |r| r.epoch);
     s.policy.paused = false;
-    s.view.command = Some((Command { id, op, target, expect_epoch, expires_at: s.wall + 1, by }, 9));
+    s.view.command = Some((Command { id, op, target, expect_epoch, expires_at: s.wall + 1, by, grace_ms: None }, 9));
 }
 
 /// What was decided how often.

@@ -683,6 +683,7 @@ mod tests {
             expect_epoch: 1,
             expires_at: WALL + 30_000,
             by: "ada".to_owned(),
+            grace_ms: None,
         }
     }
 

@@ -84,7 +84,7 @@ impl Rig {
     /// Asks for a planned switchover, to the hot replica when `to` is not said.
     pub async fn switchover(&self, to: Option<&str>) -> Result<Done, RigError> {
         let to = to.map(str::to_owned);
-        let request = Request { group: self.group().to_owned(), to, limit: SWITCHOVER_WITHIN };
+        let request = Request { group: self.group().to_owned(), to, limit: SWITCHOVER_WITHIN, grace: None };
         let asked = async { ask(&self.store()?, &request).await };
         asked.await.map_err(|failure: Failure| RigError::Refused(failure.sentence))
     }

@@ -31,7 +31,8 @@ pub(crate) async fn run(store: &Store, options: &DrainArgs) -> Result<(), Failur
              databases all the same, send its agent SIGINT"
         )));
     };
-    let wish = Wish { op: CommandOp::Drain, target: node.clone(), epoch: record.epoch, limit: TAKEN_WITHIN };
+    let wish =
+        Wish { op: CommandOp::Drain, target: node.clone(), epoch: record.epoch, limit: TAKEN_WITHIN, grace: None };
     let Answered { outcome, asked_at } = request::ask(store, group, wish).await?;
     if !outcome.done {
         return Err(Failure::new(format!("{node} is not drained: {}", outcome.message)));

@@ -69,7 +69,7 @@ pub(crate) async fn run(store: &Store, options: &FailoverArgs) -> Result<(), Fai
         )));
     }
     let limit = Duration::from_secs(options.timeout);
-    let wish = Wish { op: CommandOp::Failover, target: target.clone(), epoch: record.epoch, limit };
+    let wish = Wish { op: CommandOp::Failover, target: target.clone(), epoch: record.epoch, limit, grace: None };
     let Answered { outcome, asked_at } = request::ask(store, &group, wish).await?;
     let took = asked_at.elapsed().as_millis();
     if !outcome.done {

@@ -33,7 +33,8 @@ pub(crate) async fn run(store: &Store, options: &ReinitArgs) -> Result<(), Failu
     };
     let before =
         look(&group, &node).await.map_err(|why| Failure::new(format!("{node} cannot be cloned anew: {why}")))?;
-    let wish = Wish { op: CommandOp::Reinit, target: node.clone(), epoch: record.epoch, limit: TAKEN_WITHIN };
+    let wish =
+        Wish { op: CommandOp::Reinit, target: node.clone(), epoch: record.epoch, limit: TAKEN_WITHIN, grace: None };
     let Answered { outcome, asked_at } = request::ask(store, &group, wish).await?;
     if !outcome.done {
         return Err(Failure::new(format!("{node} is not cloned anew: {}", outcome.message)));

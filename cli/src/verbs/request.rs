@@ -24,6 +24,8 @@ pub(crate) struct Wish {
     pub(crate) epoch: u64,
     /// How long the request stands.
     pub(crate) limit: Duration,
+    /// How long running transactions may go on in a switchover; `None`: a moment.
+    pub(crate) grace: Option<Duration>,
 }
 
 /// What became of it.
@@ -44,6 +46,7 @@ pub(crate) async fn ask(store: &Store, group: &Group, wish: Wish) -> Result<Answ
         expect_epoch: wish.epoch,
         expires_at: now() + millis(wish.limit),
         by: author(),
+        grace_ms: wish.grace.map(millis),
     };
     let asked_at = Instant::now();
     if store.put_command(&group.name, &command).await? == Put::Taken {

@@ -18,6 +18,8 @@ pub struct Request {
     pub to: Option<String>,
     /// How long the request stands.
     pub limit: Duration,
+    /// How long running transactions may go on before they are ended; `None`: a moment.
+    pub grace: Option<Duration>,
 }
 
 /// A switchover that was done.
@@ -36,7 +38,7 @@ pub struct Done {
 /// Asks, and prints what became of it.
 pub(crate) async fn run(store: &Store, options: &SwitchoverArgs) -> Result<(), Failure> {
     let limit = Duration::from_secs(options.timeout);
-    let request = Request { group: options.group.clone(), to: options.to.clone(), limit };
+    let request = Request { group: options.group.clone(), to: options.to.clone(), limit, grace: options.grace };
     let done = ask(store, &request).await?;
     let paint = Paint::for_stdout();
     let master = paint.green(done.master.as_str());
@@ -51,7 +53,8 @@ pub async fn ask(store: &Store, request: &Request) -> Result<Done, Failure> {
     let members: Vec<Member> = group.view.members.values().cloned().collect();
     let answers = ask::agents(&ask::client(), &request.group, &members).await;
     let (target, epoch) = check(&group, request.to.as_deref(), &answers)?;
-    let wish = Wish { op: CommandOp::Switchover, target: target.clone(), epoch, limit: request.limit };
+    let wish =
+        Wish { op: CommandOp::Switchover, target: target.clone(), epoch, limit: request.limit, grace: request.grace };
     let Answered { outcome, asked_at } = request::ask(store, &group, wish).await?;
     let took = asked_at.elapsed();
     if !outcome.done {

@@ -14,6 +14,7 @@ fn command(id: &str) -> Command {
         expect_epoch: 1,
         expires_at: 0,
         by: "test".to_owned(),
+        grace_ms: None,
     }
 }
 

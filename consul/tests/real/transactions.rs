@@ -122,6 +122,7 @@ async fn an_answer_consumes_the_request_it_is_for_and_no_other() {
         expect_epoch: 3,
         expires_at: 0,
         by: "test".to_owned(),
+        grace_ms: None,
     };
     assert!(client.put_command(&group(), &command).await.unwrap().is_applied());
     let (_, index) = client.read_group(&group()).await.unwrap().command.unwrap();

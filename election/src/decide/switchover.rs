@@ -18,6 +18,12 @@ const HOLD_LIMIT_MS: u64 = 700;
 /// so that the hand-over itself still fits into [`HOLD_LIMIT_MS`].
 const QUIET_LIMIT_MS: u64 = 400;
 
+/// How long running transactions may go on before they are ended, unless the request says.
+const GRACE_MS: u64 = 200;
+
+/// What the hand-over needs of the time that writes are held, once nothing runs any more.
+const HAND_OVER_MS: u64 = 500;
+
 /// Between two attempts of a master with a failing disk to hand over.
 const FLEE_AGAIN_MS: u64 = 2_000;
 
@@ -62,7 +68,7 @@ fn begin(s: &Snapshot, record: &Record, status: &Status, c: &Command, index: u64
     if s.certifying.is_some() || status.position.0.saturating_sub(link.position.0) > s.policy.max_lag {
         return None;
     }
-    let proposal = proposals::switching(s, record, &c.id, target, index);
+    let proposal = proposals::switching(s, record, c, target, index);
     Some(submit(s, proposal, Reason::SwitchingTo { target: target.clone() }))
 }
 
@@ -105,13 +111,16 @@ pub(super) fn flee(s: &Snapshot, record: &Record, status: &Status) -> Option<Dec
 
 /// Phase `switching`: hold the writes until the target has taken over, or give up.
 pub(super) fn hold(s: &Snapshot, record: &Record, status: &Status) -> Decision {
-    let Some(target) = record.switchover.as_ref().map(|sw| sw.target.clone()) else {
+    let Some(switch) = &record.switchover else {
         return give_up(s, record, status, "no request is recorded");
     };
+    let target = switch.target.clone();
+    let grace = switch.grace_ms.unwrap_or(GRACE_MS);
+    let limit = HOLD_LIMIT_MS.max(grace + HAND_OVER_MS);
     if !record.is_replica(&target) {
         return give_up(s, record, status, "the target is not the hot replica");
     }
-    if s.now.since(s.phase_since) >= HOLD_LIMIT_MS {
+    if s.now.since(s.phase_since) >= limit {
         return give_up(s, record, status, "the target did not take over in time; writes go on here");
     }
     if !status.quiesced {
@@ -119,9 +128,10 @@ pub(super) fn hold(s: &Snapshot, record: &Record, status: &Status) -> Decision {
         if let Some(proxy) = busy_proxy(&s.proxies, record).filter(|_| s.now < until) {
             return Decision::wait(Reason::Quieting { proxy: proxy.to_owned() }).revisit(until);
         }
-        return engine(EngineOp::Quiesce, Reason::Holding { target });
+        let end = s.now.since(s.phase_since) >= grace;
+        return engine(EngineOp::Quiesce { end }, Reason::Holding { target });
     }
-    Decision::wait(Reason::Holding { target }).revisit(s.phase_since.plus(HOLD_LIMIT_MS))
+    Decision::wait(Reason::Holding { target }).revisit(s.phase_since.plus(limit))
 }
 
 fn give_up(s: &Snapshot, record: &Record, status: &Status, why: &str) -> Decision {

@@ -297,7 +297,7 @@ impl World {
                     agent.adapter.marked = Some((run, marker.clone(), at));
                 }
             }
-            EngineOp::Quiesce => p.quiesced = true,
+            EngineOp::Quiesce { .. } => p.quiesced = true,
             EngineOp::Release => self.release(n, run),
         }
         self.watch_need(n);

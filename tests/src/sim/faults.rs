@@ -321,7 +321,15 @@ impl World {
     pub(crate) fn request(&mut self, target: Option<NodeId>) -> Command {
         let (id, expires_at) = (format!("request{}", self.number()), self.wall() + 60_000);
         let by = "simulation".to_owned();
-        Command { id, op: CommandOp::Switchover, target, expect_epoch: self.stamp().epoch, expires_at, by }
+        Command {
+            id,
+            op: CommandOp::Switchover,
+            target,
+            expect_epoch: self.stamp().epoch,
+            expires_at,
+            by,
+            grace_ms: None,
+        }
     }
 
     /// False while another request waits.

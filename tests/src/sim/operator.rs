@@ -99,7 +99,8 @@ impl World {
         let expect_epoch = agent.step.view().record.as_ref().map_or(0, |r| r.epoch);
         let (id, expires_at) = (format!("drain{}", self.number()), self.wall() + HAND_OVER_AGAIN_US / 1_000);
         let by = format!("drain of n{}", n + 1);
-        let command = Command { id, op: CommandOp::Switchover, target: None, expect_epoch, expires_at, by };
+        let command =
+            Command { id, op: CommandOp::Switchover, target: None, expect_epoch, expires_at, by, grace_ms: None };
         self.send(n, end, move |w| {
             if !w.consul.outage {
                 w.ask_group(command);

@@ -1,5 +1,6 @@
 //! Each operation of the core as the statements that carry it out.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use election::{Address, EngineOp, Marker, Nonce, Position, Secret};
@@ -22,8 +23,8 @@ const APPLY_LIMIT: Duration = Duration::from_millis(3_500);
 /// How often it is looked whether it has.
 const APPLY_POLL: Duration = Duration::from_millis(3);
 
-/// How long a planned switchover waits for transactions that are under way.
-const TRANSACTIONS_LIMIT: Duration = Duration::from_millis(200);
+/// How long one order to hold writes waits for transactions that are under way: it is given again.
+const DRAIN_SLICE: Duration = Duration::from_millis(50);
 
 /// How long writes may take to come to rest once no new ones are let in; the clients' connections end then.
 const REST_LIMIT: Duration = Duration::from_millis(250);
@@ -57,9 +58,9 @@ pub(super) async fn apply(db: &mut Mariadb, op: &EngineOp) -> Result<(), EngineE
         EngineOp::Channel { name, secret, exclusive } => this.channel(name, secret, *exclusive).await,
         EngineOp::Expel { .. } => this.expel().await,
         EngineOp::Mark(marker) => this.mark(marker).await,
-        EngineOp::Quiesce => this.quiesce().await,
+        EngineOp::Quiesce { end } => this.quiesce(*end).await,
         EngineOp::Release => {
-            this.db.memo.held = None;
+            (this.db.memo.held, this.db.memo.draining) = (None, None);
             Ok(())
         }
     }
@@ -401,11 +402,13 @@ impl Op<'_> {
 
     /// Holds writes back instead of refusing them: a client whose connection ends in the hand-over sees no error that is
     /// not the truth.
-    async fn quiesce(&mut self) -> Result<(), EngineError> {
+    async fn quiesce(&mut self, end: bool) -> Result<(), EngineError> {
         if self.db.memo.held.is_some() {
             return Ok(());
         }
-        self.let_transactions_end().await?;
+        if !end && !self.transactions_ended().await? {
+            return Ok(());
+        }
         let name = self.name;
         let target = self.db.target.clone();
         let mut link = Link::open(&target).await.map_err(|e| fault(name, e))?;
@@ -432,21 +435,23 @@ impl Op<'_> {
         Ok(())
     }
 
-    /// Transactions that began before are given a moment; new ones that come meanwhile are not waited for.
-    async fn let_transactions_end(&mut self) -> Result<(), EngineError> {
-        let deadline = Instant::now() + TRANSACTIONS_LIMIT;
+    /// Whether the transactions that ran when writes were first to be held have ended; waits a moment for it. New ones
+    /// that come meanwhile are not waited for.
+    async fn transactions_ended(&mut self) -> Result<bool, EngineError> {
+        let until = Instant::now() + DRAIN_SLICE;
         let old = "SELECT trx_id AS id FROM information_schema.innodb_trx WHERE trx_rows_modified > 0";
-        let ids =
-            |rows: Vec<Answer>| -> Vec<String> { rows.into_iter().filter_map(|row| row.get("id").cloned()).collect() };
-        let first = ids(self.ask(old).await?);
-        while Instant::now() < deadline {
-            let now = ids(self.ask(old).await?);
-            if !first.iter().any(|id| now.contains(id)) {
-                return Ok(());
+        loop {
+            let now: BTreeSet<String> =
+                self.ask(old).await?.into_iter().filter_map(|row| row.get("id").cloned()).collect();
+            let first = self.db.memo.draining.get_or_insert_with(|| now.clone());
+            if first.is_disjoint(&now) {
+                return Ok(true);
+            }
+            if Instant::now() >= until {
+                return Ok(false);
             }
             sleep(APPLY_POLL).await;
         }
-        Ok(())
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Memo {
     pub(super) guard: bool,
     /// The connection that holds clients' writes.
     pub(super) held: Option<Link>,
+    /// The transactions that ran when writes were first to be held.
+    pub(super) draining: Option<BTreeSet<String>>,
     /// What the hot replica has acknowledged.
     pub(super) acks: Acks,
     /// Why the data cannot go on from where it is, when that is known.

@@ -197,7 +197,7 @@ async fn held_writes_wait_and_are_released() {
     client.run("SET SESSION sql_log_bin = 1").await.unwrap();
     client.run("CREATE DATABASE app").await.unwrap();
     client.run("CREATE TABLE app.t (id INT PRIMARY KEY) ENGINE = InnoDB").await.unwrap();
-    node.apply(EngineOp::Quiesce).await;
+    node.apply(EngineOp::Quiesce { end: false }).await;
     let held = node.status().await;
     assert!(held.quiesced);
     let write = tokio::spawn(async move {

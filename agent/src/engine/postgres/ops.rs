@@ -14,8 +14,8 @@ use crate::engine::{EngineError, folder};
 /// How often it is looked whether what was told has taken effect.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
-/// How long running transactions may go on when writes are held. Clients wait meanwhile.
-const DRAIN_LIMIT: Duration = Duration::from_millis(250);
+/// How long one order to hold writes waits for what still runs: it is given again.
+const DRAIN_SLICE: Duration = Duration::from_millis(50);
 
 /// When a promoted instance is made to take a checkpoint.
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
@@ -49,7 +49,7 @@ pub(super) async fn apply(pg: &mut Postgres, op: &EngineOp) -> Result<(), Engine
         EngineOp::Channel { name: channel, exclusive: false, .. } => shared(pg, name, channel).await,
         EngineOp::Expel { keep } => expel(pg, name, keep).await,
         EngineOp::Mark(marker) => mark(pg, name, marker).await,
-        EngineOp::Quiesce => quiesce(pg, name).await,
+        EngineOp::Quiesce { end } => quiesce(pg, name, *end).await,
         EngineOp::Release => {
             pg.memo.quiesced = false;
             Ok(())
@@ -320,21 +320,20 @@ async fn mark(pg: &mut Postgres, op: &'static str, marker: &Marker) -> Result<()
 }
 
 /// Nobody gets in, who does nothing is sent away at once, and who is in a transaction may end it, within a limit.
-async fn quiesce(pg: &mut Postgres, op: &'static str) -> Result<(), EngineError> {
+/// Nobody is let in, idle clients are sent away, the others once their transaction has ended or `end` says so.
+async fn quiesce(pg: &mut Postgres, op: &'static str, end: bool) -> Result<(), EngineError> {
     let gate = Gate { clients: false, ..pg.gate };
     pg.let_in(op, gate).await?;
-    let deadline = Instant::now() + DRAIN_LIMIT;
+    let until = Instant::now() + DRAIN_SLICE;
     loop {
-        let late = Instant::now() >= deadline;
-        pg.end_clients(op, if late { "true" } else { "state = 'idle'" }).await?;
+        pg.end_clients(op, if end { "true" } else { "state = 'idle'" }).await?;
         let own = pg.own_processes();
-        if pg.holds(op, &format!("NOT EXISTS (SELECT {CLIENTS} AND pid NOT IN ({own}))")).await? {
-            break;
+        pg.memo.quiesced = pg.holds(op, &format!("NOT EXISTS (SELECT {CLIENTS} AND pid NOT IN ({own}))")).await?;
+        if pg.memo.quiesced || Instant::now() >= until {
+            return Ok(());
         }
         sleep(LOOK_AGAIN).await;
     }
-    pg.memo.quiesced = true;
-    Ok(())
 }
 
 /// The same error, should the server have repeated the password in its words.

@@ -34,7 +34,8 @@ pub(super) async fn apply(redis: &mut Redis, op: &EngineOp) -> Result<(), Engine
         EngineOp::Channel { name, secret, exclusive } => channel(Op::of(redis, op), name, secret, *exclusive).await,
         EngineOp::Expel { keep } => expel(Op::of(redis, op), keep).await,
         EngineOp::Mark(marker) => mark(Op::of(redis, op), marker).await,
-        EngineOp::Quiesce => quiesce(Op::of(redis, op)).await,
+        // Commands run one after another: nothing runs on once this is answered.
+        EngineOp::Quiesce { .. } => quiesce(Op::of(redis, op)).await,
         EngineOp::Release => release(Op::of(redis, op)).await,
     }
 }

@@ -578,7 +578,7 @@ async fn closed_is_closed_to_scripts_and_functions_too() {
 #[tokio::test]
 async fn held_writes_go_on_when_they_are_released() {
     let mut master = Node::master().await;
-    master.apply(EngineOp::Quiesce).await;
+    master.apply(EngineOp::Quiesce { end: true }).await;
     assert!(master.status().await.quiesced);
     for op in [EngineOp::Mark(marker(1)), EngineOp::Need(false)] {
         assert!(matches!(master.refuses(op).await, EngineError::Held { .. }));
@@ -608,7 +608,7 @@ async fn held_writes_go_on_when_they_are_released() {
 async fn a_fenced_master_ends_held_writes_without_carrying_them_out() {
     let mut master = Node::master().await;
     set(&mut master.client().await, "a", "1").await.unwrap();
-    master.apply(EngineOp::Quiesce).await;
+    master.apply(EngineOp::Quiesce { end: true }).await;
     let mut writes = Vec::new();
     for _ in 0..20 {
         let mut client = master.client().await;
