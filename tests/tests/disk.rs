@@ -348,3 +348,36 @@ async fn an_agent_whose_disk_is_read_only_says_so_and_serving_goes_on() -> Resul
     let at = memory.clone();
     remembers_nothing(story, before, || mount(&["-o", "remount,bind,rw"], &at)).await
 }
+
+/// MariaDB waits for room for as long as it takes, and answers nobody meanwhile: its agent ends that.
+#[tokio::test]
+async fn a_mariadb_master_whose_disk_is_full_at_once_hands_over() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("NOT RUN: only root may give the folder of a disk to the user that the server runs as");
+        return Ok(());
+    }
+    if !inside("a_mariadb_master_whose_disk_is_full_at_once_hands_over")? {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
+    for node in ["db1", "db2", "db3"] {
+        let data = folder.path().join(node).join("mariadb");
+        std::fs::create_dir_all(&data)?;
+        mount(&["-t", "tmpfs", "-o", "size=400m,mode=755", "tmpfs"], &data)?;
+    }
+    let builder = build()?.engine(config::Engine::Mariadb).folder(folder.path()).policy("flap_pause", "\"1s\"");
+    let story = start(builder.setting("innodb_buffer_pool_size", "\"16M\"")).await?;
+    let before = story.cast().await?;
+    let mut writer = story.client("full").await?;
+    let full = Instant::now();
+    fill(&story.data(&before.master))?;
+    let status = story.taken_over(&before.master).await?;
+    assert_eq!(status.active_master(), Some(before.hot.as_str()));
+    writer.wait_for_acks(SWING, full, LIMIT).await?;
+    std::fs::remove_file(ballast(&story.data(&before.master)))?;
+    let after = story.cast().await?;
+    assert!(after.master == before.hot && after.spares.contains(&before.master), "{before:?} {after:?}");
+    assert_eq!(story.lost(&mut writer).await?, 0);
+    Ok(())
+}
