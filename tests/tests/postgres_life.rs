@@ -76,6 +76,32 @@ async fn an_async_group_waits_for_nobody_and_fails_over() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_clone_that_was_interrupted_is_never_taken_for_whole() -> Result<()> {
+    let mut story = group().await?;
+    let before = story.cast().await?;
+    let mut client = connect_postgres(story.proxy_addr()).await?;
+    execute(&mut client, "CREATE TABLE big AS SELECT n, repeat('x', 500) AS x FROM generate_series(1, 100000) AS n")
+        .await?;
+    drop(client);
+    let spare = before.spares[0].clone();
+    story.kill_node(&spare)?;
+    let folder = story.folder().join(&spare);
+    std::fs::remove_dir_all(folder.join("postgres"))?;
+    story.restart_agent(&spare)?;
+    let mark = folder.join("postgres").join("incomplete");
+    until("a clone under way", async || Ok(mark.exists().then_some(()))).await?;
+    story.kill_agent(&spare)?;
+    assert!(mark.exists(), "it was whole before it was interrupted: this test is of no use");
+    story.restart_agent(&spare)?;
+    story.cast().await?;
+    assert!(story.log(&spare)?.contains("the copy was not whole: it is thrown away"), "{}", story.logs());
+    assert!(!mark.exists());
+    let rows = select(story.database_addr(&spare)?, "SELECT count(*)::text FROM big").await?;
+    assert_eq!(rows, ["100000"]);
+    Ok(())
+}
+
 /// What the client is told of a commit whose wait is cancelled, and what a failover leaves of it: a success with a
 /// warning, of a write that the next master does not have. The documents name it.
 #[tokio::test]

@@ -57,8 +57,11 @@ const OURS: &[(&str, &str)] = &[
     ("wal_receiver_status_interval", "1s"),
     ("wal_receiver_timeout", "10s"),
     ("wal_sender_timeout", "10s"),
-    ("wal_retrieve_retry_interval", "100ms"),
+    ("wal_retrieve_retry_interval", RETRY),
 ];
+
+/// How soon a link that failed is tried again.
+const RETRY: &str = "100ms";
 
 /// What the generated file is made of.
 #[derive(Debug)]
@@ -126,11 +129,12 @@ impl Live {
         Self { names: only(NOBODY), source: String::new() }
     }
 
-    /// The file.
+    /// The file. A standby of nobody looks for more of the log at this pace, and says so in its own log each time.
     pub(super) fn text(&self) -> String {
+        let pace = if self.source.is_empty() { "5s" } else { RETRY };
         format!(
             "# Written by understudy while the database runs: changes are lost.\nsynchronous_standby_names = {}\n\
-             primary_conninfo = {}\n",
+             primary_conninfo = {}\nwal_retrieve_retry_interval = {pace}\n",
             quote(&self.names),
             quote(&self.source)
         )

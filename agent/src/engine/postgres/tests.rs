@@ -115,11 +115,23 @@ impl Node {
     async fn certify(&mut self, copy: &mut Node) {
         let channel = self.channel("0123456789abcdef0123", true).await;
         copy.apply(EngineOp::Follow { source: self.address(), channel: Some(channel) }).await;
-        let port = copy.config.port;
-        self.until("the copy alone", |st| st.replicas.len() == 1 && st.replicas[0].address.port == port).await;
-        self.apply(EngineOp::Guard(true)).await;
-        let status = self.status().await;
-        assert!(status.guard && status.need, "{status:?}");
+        // As the core does it: whoever logged in just before the password changed is sent away, and only the copy that
+        // is attached under the new one is waited for.
+        let end = Instant::now() + LIMIT;
+        loop {
+            let status = self.status().await;
+            let alone = status.replicas.len() == 1 && status.replicas[0].address == copy.address();
+            if alone && status.guard && status.need && status.replicas[0].online {
+                return;
+            }
+            assert!(Instant::now() < end, "the copy does not stay alone: {status:?}");
+            if status.replicas.iter().any(|r| r.address != copy.address()) {
+                self.apply(EngineOp::Expel { keep: copy.address() }).await;
+            } else if alone && !status.guard {
+                self.apply(EngineOp::Guard(true)).await;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     async fn status(&mut self) -> Status {
