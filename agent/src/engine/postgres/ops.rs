@@ -319,7 +319,6 @@ async fn mark(pg: &mut Postgres, op: &'static str, marker: &Marker) -> Result<()
     Ok(())
 }
 
-/// Nobody gets in, who does nothing is sent away at once, and who is in a transaction may end it, within a limit.
 /// Nobody is let in, idle clients are sent away, the others once their transaction has ended or `end` says so.
 async fn quiesce(pg: &mut Postgres, op: &'static str, end: bool) -> Result<(), EngineError> {
     let gate = Gate { clients: false, ..pg.gate };
