@@ -116,7 +116,7 @@ pub(super) fn hold(s: &Snapshot, record: &Record, status: &Status) -> Decision {
     };
     let target = switch.target.clone();
     let grace = switch.grace_ms.unwrap_or(GRACE_MS);
-    let limit = HOLD_LIMIT_MS.max(grace + HAND_OVER_MS);
+    let limit = HOLD_LIMIT_MS.max(grace.saturating_add(HAND_OVER_MS));
     if !record.is_replica(&target) {
         return give_up(s, record, status, "the target is not the hot replica");
     }
