@@ -48,7 +48,7 @@ check: ## formatting, lints, and the dependencies' licences when cargo-deny is t
 		echo "cargo-deny is not installed: the dependencies' licences were not checked" >&2; \
 	fi
 
-bench-failover: setup-tests ## write outages, ENGINE=redis in turn with Redis Sentinel; ENGINE=redis|postgres RUNS=10. JSON on stdout, a table on stderr
+bench-failover: setup-tests ## write outages, ENGINE=redis in turn with Redis Sentinel; ENGINE=redis|postgres|mariadb RUNS=10. JSON on stdout, a table on stderr
 	@$(CARGO) build --release --locked -q -p understudy -p understudy-tests
 	@$(CARGO) run --release --locked -q -p understudy-tests --bin bench-failover -- --engine $(ENGINE) --runs $(RUNS)
 
