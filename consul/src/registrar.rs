@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::Consul;
 use crate::error::Right;
-use crate::http::{Call, Silence, escape};
+use crate::http::{Call, REQUEST_TIMEOUT, Silence, escape};
 use crate::pace::jitter;
 
 /// After so long without a word Consul takes the instance for dead.
@@ -69,6 +69,9 @@ pub struct Registrar {
     task: JoinHandle<()>,
 }
 
+/// A registration asks a few things, each of them once, of a Consul that answers.
+const ENDS_WITHIN: Duration = REQUEST_TIMEOUT.saturating_mul(2);
+
 impl Registrar {
     /// Begins; nothing is registered before the first [`Registrar::set`].
     pub fn start(consul: Consul, service: Service) -> Self {
@@ -99,9 +102,12 @@ impl Registrar {
 
     /// Removes the instance from Consul, for one that is taken out of its group.
     pub async fn deregister(mut self) {
-        self.task.abort();
-        // Over only when it is: a registration under way must not follow what is done here.
-        let _ = (&mut self.task).await;
+        // A registration that is under way is let end: Consul may carry out one that was given up after what is asked of
+        // it here, and the instance would stay registered.
+        drop(std::mem::replace(&mut self.state, watch::channel(None).0));
+        if tokio::time::timeout(ENDS_WITHIN, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
         for at in self.consul.http().order() {
             if let Err(why) = deregister(&self.consul, at, &self.id, &self.group).await {
                 tracing::warn!(service = self.id, address = self.consul.http().address(at), why, "not deregistered");
