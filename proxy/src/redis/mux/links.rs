@@ -161,8 +161,15 @@ impl Mux {
             self.reset_client(run.client, "the link that its reply was to come over is lost");
         }
         if let Purpose::Own(_, Some(client)) = link.purpose {
-            // What bound the client to the link is gone with it.
-            self.reset_client(client, "the link that it was bound to is lost");
+            // The old master ends its connections in a planned switchover, which may be heard of before the new record.
+            let planned = self.heading.held && link.pending.is_empty();
+            if let Some(client) = self.clients.get_mut(client) {
+                client.link = None;
+            }
+            if !self.survives(client, planned) {
+                // What bound the client to the link is gone with it.
+                self.reset_client(client, "the link that it was bound to is lost");
+            }
         }
         match link.purpose {
             Purpose::Shared(lane) | Purpose::Own(lane, _) if !link.retired => {

@@ -109,6 +109,31 @@ fn subscriptions_are_made_again_and_their_confirmations_swallowed() {
 }
 
 #[test]
+fn a_subscriber_whose_link_ends_before_the_new_record_is_seen_does_not_notice() {
+    let mut world = World::new(LOCAL);
+    let a = world.client();
+    world.say(a, "SUBSCRIBE c\n");
+    world.reply(2, "*3\n$9\nsubscribe\n$1\nc\n:1\n");
+    world.heard(a);
+    world.head(held(LOCAL));
+    world.lose(2);
+    assert_eq!(world.closed(a), None);
+    world.head(heading(8, "b", LOCAL));
+    let own = world.links.len() - 1;
+    assert_eq!((world.asked(own), world.closed(a)), (vec!["SUBSCRIBE c"], None));
+    world.reply(own, "*3\n$9\nsubscribe\n$1\nc\n:1\n");
+    world.reply(own, "*3\n$7\nmessage\n$1\nc\n$1\nx\n");
+    assert_eq!(world.heard(a), "*3|$7|message|$1|c|$1|x|");
+
+    let mut world = World::new(LOCAL);
+    let a = world.client();
+    world.say(a, "SUBSCRIBE c\n");
+    world.reply(2, "*3\n$9\nsubscribe\n$1\nc\n:1\n");
+    world.lose(2);
+    assert_eq!(world.closed(a), Some(true), "nobody has planned that");
+}
+
+#[test]
 fn a_subscriber_that_cannot_be_subscribed_again_is_closed() {
     let mut world = World::new(LOCAL);
     let a = world.client();
