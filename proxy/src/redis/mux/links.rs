@@ -1,14 +1,16 @@
 //! How links are made, proved, and lost.
 
+use super::api::Login;
 use super::client::Wait;
 use super::ids::{ClientId, LinkId};
 use super::lanes::{EMPTY_MS, FIRST, Key, LaneId, REFUSED_MS, Shared};
 use super::link::{Link, Purpose, Stage};
-use super::prepare::{Failure, Learned, Preparation, Prepared, Wanted};
+use super::prepare::{DEFAULT_USER, Failure, Learned, Preparation, Prepared, Wanted};
 use super::timers::Timer;
 use super::{Event, Mux};
 use crate::redis::scan::FoundReply;
 use crate::redis::view::Reply;
+use config::ListenerRole;
 use std::rc::Rc;
 use tracing::{debug, warn};
 
@@ -17,6 +19,11 @@ pub(super) const CHOKED_BYTES: usize = 1024 * 1024;
 
 /// What a server may answer while a link is prepared; its table of commands is the most of it.
 const PREPARATION_BYTES: usize = 16 * 1024 * 1024;
+
+/// Whether a login is that of the account that the agent closes and opens.
+fn is_default(login: Option<&Login>) -> bool {
+    login.and_then(|login| login.user.as_deref()).is_none_or(|user| user == DEFAULT_USER)
+}
 
 impl Mux {
     /// Begins to make the link that a lane's clients share, unless there is one.
@@ -49,6 +56,9 @@ impl Mux {
             name: name.as_bytes(),
             commands: place.commands.is_none(),
             number: matches!(link.purpose, Purpose::Own(..)),
+            // Other accounts are not the agent's to close, and may lack the right for good.
+            open: self.settings.role == ListenerRole::Master
+                && lane.is_some_and(|key| is_default(key.login.as_deref())),
         };
         let incarnation = place.destination.incarnation.clone();
         link.stage = Stage::Preparing(Box::new(Preparation::new(wanted, incarnation, link.output.buffer())));

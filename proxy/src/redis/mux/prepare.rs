@@ -23,6 +23,9 @@ pub(super) struct Wanted<'a> {
     pub(super) commands: bool,
     /// Whether the connection's number is asked for.
     pub(super) number: bool,
+    /// Whether the server has to be open to writes of this login: a new master is so a moment after its record says that
+    /// it is active.
+    pub(super) open: bool,
 }
 
 /// The replies that are still to come, and what was learned.
@@ -30,6 +33,8 @@ pub(super) struct Wanted<'a> {
 pub(super) struct Preparation {
     steps: VecDeque<Step>,
     incarnation: Option<Incarnation>,
+    /// It refuses writes.
+    closed: bool,
     learned: Learned,
 }
 
@@ -50,6 +55,7 @@ enum Step {
     Name,
     Select,
     Number,
+    Open,
     Info,
     Commands,
 }
@@ -78,6 +84,9 @@ pub(super) enum Failure {
         /// What the record says.
         recorded: Incarnation,
     },
+    /// Its agent has not opened it to clients yet.
+    #[error("it is not open to writes yet")]
+    Closed,
     /// It cannot serve now.
     #[error("it answers: {0}")]
     Answer(String),
@@ -116,11 +125,14 @@ impl Preparation {
         if wanted.number {
             say(Step::Number, &[b"CLIENT", b"ID"]);
         }
+        if wanted.open {
+            say(Step::Open, &NO_WRITE);
+        }
         say(Step::Info, &[b"INFO", b"server"]);
         if wanted.commands {
             say(Step::Commands, &[b"COMMAND"]);
         }
-        Self { steps, incarnation, learned: Learned::default() }
+        Self { steps, incarnation, closed: false, learned: Learned::default() }
     }
 
     /// Takes in the next whole reply.
@@ -134,13 +146,16 @@ impl Preparation {
                 return Prepared::Failed(Failure::Answer(String::from_utf8_lossy(text).into_owned()));
             }
             // A connection without a name does as well, and one whose number is not told nearly so.
-            let needed = !matches!(step, Step::Name | Step::Number);
+            let needed = !matches!(step, Step::Name | Step::Number | Step::Open);
             if needed || text.starts_with(b"NOAUTH") {
                 return Prepared::Refused(text.to_vec());
             }
         }
         match step {
             Step::Login | Step::Name | Step::Select => {}
+            Step::Open => {
+                self.closed = reply.is_error() && reply.text().is_some_and(|text| text.starts_with(b"NOPERM"))
+            }
             Step::Number => self.learned.number = reply.integer().and_then(|number| u64::try_from(number).ok()),
             Step::Info => {
                 if let Err(failure) = self.info(reply) {
@@ -154,7 +169,11 @@ impl Preparation {
                 }
             },
         }
-        if self.steps.is_empty() { Prepared::Ready(std::mem::take(&mut self.learned)) } else { Prepared::NotYet }
+        match (self.steps.is_empty(), self.closed) {
+            (false, _) => Prepared::NotYet,
+            (true, false) => Prepared::Ready(std::mem::take(&mut self.learned)),
+            (true, true) => Prepared::Failed(Failure::Closed),
+        }
     }
 
     fn info(&mut self, reply: Reply<'_>) -> Result<(), Failure> {
@@ -173,6 +192,9 @@ impl Preparation {
         Ok(())
     }
 }
+
+/// A write that changes nothing, whatever stands under that key: an empty text is put nowhere.
+const NO_WRITE: [&[u8]; 4] = [b"SETRANGE", b"understudy:open", b"0", b""];
 
 /// The account that is meant when none is named.
 pub(super) const DEFAULT_USER: &str = "default";
@@ -200,8 +222,15 @@ mod tests {
 
     fn prepare(replies: &[&[u8]]) -> Prepared {
         let login = Login { user: None, password: election::Secret::new("pw") };
-        let wanted =
-            Wanted { login: Some(&login), protocol: 2, database: 3, name: b"n", commands: false, number: false };
+        let wanted = Wanted {
+            login: Some(&login),
+            protocol: 2,
+            database: 3,
+            name: b"n",
+            commands: false,
+            number: false,
+            open: false,
+        };
         let mut out = Vec::new();
         let mut preparation = Preparation::new(wanted, Some("run-1".into()), &mut out);
         assert_eq!(out.iter().filter(|byte| **byte == b'*').count(), 4);
@@ -218,6 +247,23 @@ mod tests {
         let info = b"$45\r\n# Server\r\nredis_version:7.0.15\r\nrun_id:run-1\r\n\r\n";
         let Prepared::Ready(learned) = prepare(&[b"+OK\r\n", b"+OK\r\n", b"+OK\r\n", info]) else { panic!("ready") };
         assert_eq!(learned.version, "7.0.15");
+    }
+
+    /// Guards this: in a planned switchover requests must not reach the new master before its agent has opened it.
+    #[test]
+    fn a_master_that_is_not_open_yet_is_not_used() {
+        let info = b"$45\r\n# Server\r\nredis_version:7.0.15\r\nrun_id:run-1\r\n\r\n";
+        let wanted =
+            Wanted { login: None, protocol: 2, database: 0, name: b"", commands: false, number: false, open: true };
+        let ask = |answer: &[u8]| {
+            let mut preparation = Preparation::new(wanted, Some("run-1".into()), &mut Vec::new());
+            assert!(matches!(preparation.reply(Reply::new(answer)), Prepared::NotYet));
+            preparation.reply(Reply::new(info))
+        };
+        assert!(matches!(ask(b"-NOPERM this user has no permissions\r\n"), Prepared::Failed(Failure::Closed)));
+        for open in [&b":0\r\n"[..], b"-NOREPLICAS no\r\n", b"-MISCONF no\r\n", b"-WRONGTYPE no\r\n"] {
+            assert!(matches!(ask(open), Prepared::Ready(_)), "{open:?}");
+        }
     }
 
     /// Guards this: a restarted process keeps its port and has older data.

@@ -18,7 +18,8 @@ fn the_question_is_asked_by_the_proxys_own_account_in_the_markers_database() {
     let (world, _) = world(LOCAL);
     let want = ["AUTH proxy-pw", "CLIENT SETNAME understudy:p1", "SELECT 16", "INFO server", "COMMAND"];
     assert_eq!(world.links[0].prepared, want);
-    assert_eq!(world.links[1].prepared[..2], ["CLIENT SETNAME understudy:p1", "INFO server"]);
+    let probe = "SETRANGE understudy:open 0 ";
+    assert_eq!(world.links[1].prepared[..3], ["CLIENT SETNAME understudy:p1", probe, "INFO server"]);
 }
 
 /// Guards the acknowledgement of what only the master has.
