@@ -1,7 +1,6 @@
 //! The `tcp` protocol: bytes are carried, not understood. All the safety it gives is that of the epoch. The `postgres`
 //! protocol is carried the same way, with an ear on what the server says.
 
-mod bulk;
 mod relay;
 
 use crate::counters::{Gauge, count};
@@ -191,8 +190,6 @@ struct PostgresEar<'a> {
 }
 
 impl Ear for PostgresEar<'_> {
-    const READS: bool = true;
-
     fn hear(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.epoch.into_iter().for_each(|epoch| self.group.heard.note(epoch));
         self.listening.hear(bytes).map_err(|breach| {
