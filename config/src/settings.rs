@@ -248,6 +248,11 @@ fn check_backlog(value: &str) -> Result<(), String> {
     }
 }
 
+/// Whether `name`, in small letters, is one of the settings of such a list.
+pub fn is_managed(list: &[(&str, &str)], name: &str) -> bool {
+    list.iter().any(|(pattern, _)| matches(pattern, name))
+}
+
 fn matches(pattern: &str, name: &str) -> bool {
     pattern.strip_suffix('*').map_or(pattern == name, |start| name.starts_with(start))
 }

@@ -49,25 +49,16 @@ fn adopting(text: String) -> String {
     text.replace("engine = \"redis\"", "engine = \"redis\"\nadopt = true")
 }
 
-async fn healthy(node: &Lone) -> Result<()> {
-    until("a healthy node", async || {
-        let said = node.status().await?;
-        anyhow::ensure!(said.healthy, "{}: {}", said.reason_code, said.reason);
-        Ok(Some(()))
-    })
-    .await
-}
-
 /// A group of three of which the first brings data.
 async fn adopted(append_only: &str) -> Result<()> {
     let story = start_unready(build()?.nodes(0).proxies(0)).await?;
     standalone(&story.folder().join("lone-db1").join("redis"), append_only).await?;
     // The others are there first, and wait for nobody unless they know of it: the one that adopts is announced first.
     let first = Lone::start(&story, "db1", adopting)?;
-    healthy(&first).await?;
+    first.healthy().await?;
     let others = [Lone::start(&story, "db2", |text| text)?, Lone::start(&story, "db3", |text| text)?];
     for other in &others {
-        healthy(other).await?;
+        other.healthy().await?;
         until("every old key", async || {
             let found = old_keys(other.port).await?;
             anyhow::ensure!(found == KEYS, "{found} of {KEYS}");
@@ -101,7 +92,7 @@ async fn dies_and_has_them_still(story: &Story, first: &Lone, others: &[Lone]) -
     .await?;
     let index = usize::from(hot == "db3");
     assert_eq!(old_keys(others[index].port).await?, KEYS);
-    healthy(first).await?;
+    first.healthy().await?;
     assert_eq!(old_keys(first.port).await?, KEYS, "it came back as a copy");
     Ok(())
 }
@@ -122,7 +113,7 @@ async fn who_comes_with_data_when_there_is_a_group_is_not_touched() -> Result<()
     let folder = story.folder().join("lone-db2").join("redis");
     standalone(&folder, "no").await?;
     let first = Lone::start(&story, "db1", |text| text)?;
-    healthy(&first).await?;
+    first.healthy().await?;
     let before = contents(&folder)?;
     let late = Lone::start(&story, "db2", adopting)?;
     let reason = until("a word about the data", async || {

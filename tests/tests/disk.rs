@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 use understudy_tests::real::{
-    Cast, LIMIT, SWING, Story, build, connect, copy, info, said, start, start_unready, until,
+    Cast, LIMIT, SWING, Story, build, connect, copy, info, quick, said, start, start_unready, until,
 };
 
 /// Set where a test runs in a mount namespace of its own.
@@ -366,8 +366,7 @@ async fn a_mariadb_master_whose_disk_is_full_at_once_hands_over() -> Result<()> 
         std::fs::create_dir_all(&data)?;
         mount(&["-t", "tmpfs", "-o", "size=400m,mode=755", "tmpfs"], &data)?;
     }
-    let builder = build()?.engine(config::Engine::Mariadb).folder(folder.path()).policy("flap_pause", "\"1s\"");
-    let story = start(builder.setting("innodb_buffer_pool_size", "\"16M\"")).await?;
+    let story = start(quick(config::Engine::Mariadb)?.folder(folder.path())).await?;
     let before = story.cast().await?;
     let mut writer = story.client("full").await?;
     let full = Instant::now();

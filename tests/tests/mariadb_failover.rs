@@ -2,42 +2,15 @@
 //! proxy loses nothing that was acknowledged.
 
 use anyhow::{Context, Result};
-use cli::rig::Writer;
 use config::Engine;
 use std::time::Instant;
-use understudy_tests::real::{Cast, LIMIT, SWING, Story, as_agent, as_client, build, start, until};
+use understudy_tests::real::{LIMIT, Story, as_agent, as_client, quick, start, until, writes_go_on};
 
 /// What an agent's log says when it fetches a whole copy.
 const COPIES: &str = "copying the data of another node";
 
 async fn group(detect_after: &str) -> Result<Story> {
-    let builder = build()?.engine(Engine::Mariadb).policy("flap_pause", "\"1s\"").policy("detect_after", detect_after);
-    start(builder.setting("innodb_buffer_pool_size", "\"16M\"")).await
-}
-
-async fn writes_go_on(writer: &Writer, since: Instant) -> Result<()> {
-    Ok(writer.wait_for_acks(SWING, since, LIMIT).await?)
-}
-
-/// Waits until the chain holds with one's own eyes: the master feeds the hot replica and nobody else, the hot replica
-/// feeds all the spares.
-async fn chain(story: &Story, cast: &Cast) -> Result<()> {
-    let port = |node: &String| story.database_addr(node).map(|a| a.port().to_string());
-    let hot = vec![port(&cast.hot)?];
-    let mut spares = cast.spares.iter().map(port).collect::<Result<Vec<_>, _>>()?;
-    spares.sort();
-    let fed_by = async |node: &str| -> Result<Vec<String>> {
-        let mut ports = as_agent(story, node).await?.column("SHOW SLAVE HOSTS", "Port").await?;
-        ports.sort();
-        Ok(ports)
-    };
-    until(&format!("the chain {cast:?}"), async || {
-        let (behind_master, behind_hot) = (fed_by(&cast.master).await?, fed_by(&cast.hot).await?);
-        anyhow::ensure!(behind_master == hot, "behind the master: {behind_master:?}, not {hot:?}");
-        anyhow::ensure!(behind_hot == spares, "behind the hot replica: {behind_hot:?}, not {spares:?}");
-        Ok(Some(()))
-    })
-    .await
+    start(quick(Engine::Mariadb)?.policy("detect_after", detect_after)).await
 }
 
 fn copies(story: &Story, node: &str) -> Result<usize> {
@@ -48,7 +21,7 @@ fn copies(story: &Story, node: &str) -> Result<usize> {
 async fn the_masters_database_is_killed_and_comes_back_without_a_copy() -> Result<()> {
     let story = group("\"1s\"").await?;
     let before = story.cast().await?;
-    chain(&story, &before).await?;
+    story.chain(&before).await?;
     let copied = copies(&story, &before.master)?;
     let mut writer = story.client("kill").await?;
     let died = story.kill_database(&before.master)?;
@@ -57,7 +30,7 @@ async fn the_masters_database_is_killed_and_comes_back_without_a_copy() -> Resul
     writes_go_on(&writer, died).await?;
     let after = story.cast().await?;
     assert_eq!((&after.master, &after.hot), (&before.hot, &before.spares[0]), "the spare is certified next");
-    chain(&story, &after).await?;
+    story.chain(&after).await?;
     assert_eq!(
         copies(&story, &before.master)?,
         copied,
@@ -138,7 +111,7 @@ async fn nodes_die_hang_and_lose_power_together() -> Result<()> {
     story.cont_node(&second.master)?;
     let third = story.cast().await?;
     assert!(third.spares.contains(&second.master), "{third:?}");
-    chain(&story, &third).await?;
+    story.chain(&third).await?;
 
     let cut = Instant::now();
     for node in story.node_names() {

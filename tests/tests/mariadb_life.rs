@@ -8,11 +8,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
-use understudy_tests::real::{LIMIT, Lone, SWING, Story, as_agent, as_client, build, start, start_unready, until};
+use understudy_tests::real::{
+    LIMIT, Lone, Story, as_agent, as_client, build, quick, start, start_unready, until, writes_go_on,
+};
 
 async fn group(nodes: usize) -> Result<Story> {
-    let builder = build()?.engine(Engine::Mariadb).nodes(nodes).policy("flap_pause", "\"1s\"");
-    start(builder.setting("innodb_buffer_pool_size", "\"16M\"")).await
+    start(quick(Engine::Mariadb)?.nodes(nodes)).await
 }
 
 #[tokio::test]
@@ -24,7 +25,7 @@ async fn roles_are_switched_an_agent_is_replaced_and_a_node_set_up_anew() -> Res
     // An agent that is killed and started again finds its server as it is.
     let pid = story.database_pid(&before.master)?;
     story.restart_agent(&before.master)?;
-    writer.wait_for_acks(SWING, Instant::now(), LIMIT).await?;
+    writes_go_on(&writer, Instant::now()).await?;
     let same = story.cast().await?;
     assert_eq!((&same.master, same.epoch), (&before.master, before.epoch));
     assert_eq!(story.database_pid(&before.master)?, pid);
@@ -35,7 +36,7 @@ async fn roles_are_switched_an_agent_is_replaced_and_a_node_set_up_anew() -> Res
     let asked = Instant::now();
     let switched = story.cast().await?;
     assert_eq!((&switched.master, switched.epoch), (&before.hot, before.epoch + 1));
-    writer.wait_for_acks(SWING, asked, LIMIT).await?;
+    writes_go_on(&writer, asked).await?;
     // Nobody was fenced by its end: the former master goes on in the same run.
     assert_eq!(story.database_pid(&before.master)?, pid);
 
@@ -170,17 +171,9 @@ async fn the_data_of_a_standalone_server_begin_a_group() -> Result<()> {
     };
     let adopting = |text: String| mariadb(text).replace("\"mariadb\"", "\"mariadb\"\nadopt = true");
     let first = Lone::start(&story, "db1", adopting)?;
-    let healthy = async |node: &Lone| {
-        until("a healthy node", async || {
-            let said = node.status().await?;
-            anyhow::ensure!(said.healthy, "{}: {}\n{}", said.reason_code, said.reason, node.log()?);
-            Ok(Some(()))
-        })
-        .await
-    };
-    healthy(&first).await?;
+    first.healthy().await?;
     let second = Lone::start(&story, "db2", mariadb)?;
-    healthy(&second).await?;
+    second.healthy().await?;
     for node in [&first, &second] {
         until("the old rows", async || {
             let mut client = as_client(SocketAddr::from(([127, 0, 0, 1], node.port))).await?;

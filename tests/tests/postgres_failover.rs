@@ -2,46 +2,21 @@
 //! nothing that was acknowledged.
 
 use anyhow::{Context, Result};
-use cli::rig::Writer;
 use config::Engine;
-use std::process::Command;
 use std::time::{Duration, Instant};
-use understudy_tests::real::{Cast, LIMIT, SWING, Story, build, connect_postgres, execute, select, start, until};
+use understudy_tests::real::{
+    LIMIT, Story, commit_waits, connect_postgres, execute, quick, select, start, stop_sender, writes_go_on,
+};
 
 async fn group() -> Result<Story> {
-    start(build()?.engine(Engine::Postgres).policy("flap_pause", "\"1s\"")).await
-}
-
-async fn writes_go_on(writer: &Writer, since: Instant) -> Result<()> {
-    Ok(writer.wait_for_acks(SWING, since, LIMIT).await?)
-}
-
-/// Waits until the chain holds with one's own eyes: the master feeds the hot replica and nobody else, the hot replica
-/// feeds all the spares.
-async fn chain(story: &Story, cast: &Cast) -> Result<()> {
-    let port = |node: &String| story.database_addr(node).map(|a| a.port().to_string());
-    let hot = vec![port(&cast.hot)?];
-    let mut spares = cast.spares.iter().map(port).collect::<Result<Vec<_>, _>>()?;
-    spares.sort();
-    let fed_by = async |node: &String| {
-        let sql = "SELECT split_part(split_part(application_name, '/', 1), ':', 2) FROM pg_stat_replication
-                   WHERE state = 'streaming' ORDER BY 1";
-        select(story.database_addr(node)?, sql).await
-    };
-    until(&format!("the chain {cast:?}"), async || {
-        let (behind_master, behind_hot) = (fed_by(&cast.master).await?, fed_by(&cast.hot).await?);
-        anyhow::ensure!(behind_master == hot, "behind the master: {behind_master:?}, not {hot:?}");
-        anyhow::ensure!(behind_hot == spares, "behind the hot replica: {behind_hot:?}, not {spares:?}");
-        Ok(Some(()))
-    })
-    .await
+    start(quick(Engine::Postgres)?).await
 }
 
 #[tokio::test]
 async fn the_masters_database_is_killed_and_it_comes_back_wound_back() -> Result<()> {
     let story = group().await?;
     let before = story.cast().await?;
-    chain(&story, &before).await?;
+    story.chain(&before).await?;
     let mut writer = story.client("kill").await?;
 
     let died = story.kill_database(&before.master)?;
@@ -50,7 +25,7 @@ async fn the_masters_database_is_killed_and_it_comes_back_wound_back() -> Result
     writes_go_on(&writer, died).await?;
     let after = story.cast().await?;
     assert_eq!((&after.master, &after.hot), (&before.hot, &before.spares[0]), "the spare is certified next");
-    chain(&story, &after).await?;
+    story.chain(&after).await?;
     assert_eq!(story.lost(&mut writer).await?, 0);
     let last = story.history().await?.pop().context("no history")?;
     assert_eq!((last.epoch, last.master.as_str()), (before.epoch + 1, before.hot.as_str()));
@@ -68,18 +43,12 @@ async fn a_commit_that_nobody_acknowledged_is_saved_and_wound_back() -> Result<(
     execute(&mut client, "CREATE TABLE tail (n int PRIMARY KEY)").await?;
     story.wait_calm(LIMIT).await?;
     // The hot replica is not sent what the master writes from now on.
-    let sender = select(master, "SELECT pid::text FROM pg_stat_replication").await?;
-    let stopped = Command::new("kill").arg("-STOP").args(&sender).status()?;
-    assert!(stopped.success() && sender.len() == 1, "{sender:?}");
+    stop_sender(master).await?;
     let waiting = tokio::spawn(async move {
         let said = execute(&mut client, "INSERT INTO tail VALUES (1)").await;
         (said, client)
     });
-    until("a commit that waits", async || {
-        let sql = "SELECT pid::text FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE 'INSERT%'";
-        Ok((!select(master, sql).await?.is_empty()).then_some(()))
-    })
-    .await?;
+    commit_waits(master, "INSERT").await?;
     story.kill_node(&before.master)?;
     let (said, _) = waiting.await?;
     assert!(said.is_err(), "it was acknowledged: {said:?}");
@@ -109,7 +78,7 @@ async fn a_whole_node_dies_and_comes_back_as_a_spare() -> Result<()> {
     story.restart_agent(&before.master)?;
     let after = story.cast().await?;
     assert_eq!(after.epoch, before.epoch + 1, "its coming back is no takeover");
-    chain(&story, &after).await?;
+    story.chain(&after).await?;
     assert_eq!(story.lost(&mut writer).await?, 0);
     Ok(())
 }
@@ -126,7 +95,7 @@ async fn a_hung_master_is_deposed_and_fenced_when_it_wakes() -> Result<()> {
     writes_go_on(&writer, stopped).await?;
     story.cont_node(&before.master)?;
     let after = story.cast().await?;
-    chain(&story, &after).await?;
+    story.chain(&after).await?;
     assert_eq!(story.lost(&mut writer).await?, 0);
     Ok(())
 }
@@ -141,7 +110,7 @@ async fn the_next_spare_is_certified_when_the_hot_replica_is_lost() -> Result<()
     story.wait_until("the spare as hot replica", LIMIT, |s| s.hot_replica() == Some(before.spares[0].as_str())).await?;
     let after = story.cast().await?;
     assert_eq!((&after.master, after.epoch), (&before.master, before.epoch));
-    chain(&story, &after).await?;
+    story.chain(&after).await?;
     assert_eq!(story.lost(&mut writer).await?, 0);
     Ok(())
 }
@@ -157,7 +126,7 @@ async fn a_power_cut_of_everything_loses_nothing() -> Result<()> {
     story.start_dead_agents()?;
     writes_go_on(&writer, cut).await?;
     let after = story.cast().await?;
-    chain(&story, &after).await?;
+    story.chain(&after).await?;
     assert_eq!(story.lost(&mut writer).await?, 0);
     assert!(story.history().await?.iter().all(|entry| entry.data_loss.is_none()));
     Ok(())

@@ -4,17 +4,19 @@
 use anyhow::{Context, Result};
 use cli::rig::{free_port, server_program};
 use config::Engine;
+use rustix::process::Signal;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use understudy_tests::real::{
-    LIMIT, Lone, SWING, Story, build, connect_postgres, execute, said, select, start, start_unready, until,
+    LIMIT, Lone, Story, build, commit_waits, connect_postgres, execute, quick, said, select, send, start, start_unready,
+    stop_sender, until, writes_go_on,
 };
 
 async fn group() -> Result<Story> {
-    start(build()?.engine(Engine::Postgres).policy("flap_pause", "\"1s\"")).await
+    start(quick(Engine::Postgres)?).await
 }
 
 #[tokio::test]
@@ -33,7 +35,7 @@ async fn a_restarted_agent_finds_its_database_and_nothing_changes() -> Result<()
     // And they can still do what they could.
     let died = story.kill_database(&before.master)?;
     story.taken_over(&before.master).await?;
-    writer.wait_for_acks(SWING, died, LIMIT).await?;
+    writes_go_on(&writer, died).await?;
     story.cast().await?;
     assert_eq!(story.lost(&mut writer).await?, 0);
     Ok(())
@@ -58,8 +60,7 @@ async fn a_node_is_rebuilt_from_nothing() -> Result<()> {
 
 #[tokio::test]
 async fn an_async_group_waits_for_nobody_and_fails_over() -> Result<()> {
-    let builder = build()?.engine(Engine::Postgres).policy("durability", "\"async\"");
-    let story = start(builder.policy("flap_pause", "\"1s\"")).await?;
+    let story = start(quick(Engine::Postgres)?.policy("durability", "\"async\"")).await?;
     let before = story.cast().await?;
     let master = story.database_addr(&before.master)?;
     until("commits that wait for nobody", async || {
@@ -70,7 +71,7 @@ async fn an_async_group_waits_for_nobody_and_fails_over() -> Result<()> {
     let died = story.kill_database(&before.master)?;
     let status = story.taken_over(&before.master).await?;
     assert_eq!(status.active_master(), Some(before.hot.as_str()));
-    writer.wait_for_acks(SWING, died, LIMIT).await?;
+    writes_go_on(&writer, died).await?;
     assert!(story.history().await?.pop().context("no history")?.data_loss.is_some(), "what may be lost is said");
     story.cast().await?;
     Ok(())
@@ -112,14 +113,10 @@ async fn a_cancelled_wait_is_answered_as_done_and_may_be_lost() -> Result<()> {
     let mut client = connect_postgres(master).await?;
     execute(&mut client, "CREATE TABLE told (n int PRIMARY KEY); INSERT INTO told VALUES (1)").await?;
     story.wait_calm(LIMIT).await?;
-    let sender = select(master, "SELECT pid::text FROM pg_stat_replication").await?;
-    anyhow::ensure!(Command::new("kill").arg("-STOP").args(&sender).status()?.success());
+    stop_sender(master).await?;
     let waiting = tokio::spawn(async move { execute(&mut client, "INSERT INTO told VALUES (2)").await });
     let waits = "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE 'INSERT INTO told%'";
-    until("a commit that waits", async || {
-        Ok((!select(master, &format!("SELECT pid::text {waits}")).await?.is_empty()).then_some(()))
-    })
-    .await?;
+    commit_waits(master, "INSERT INTO told").await?;
     select(master, &format!("SELECT pg_cancel_backend(pid)::text {waits}")).await?;
     let told = tokio::time::timeout(LIMIT, waiting).await.context("no answer after the cancel")??;
     assert!(told.is_ok(), "the server says that it is done: {told:?}");
@@ -140,8 +137,7 @@ async fn a_cancelled_wait_is_answered_as_done_and_may_be_lost() -> Result<()> {
 /// cancel a query reaches the server that runs it.
 #[tokio::test]
 async fn a_listener_of_the_protocol_passes_no_false_success_on() -> Result<()> {
-    let builder = build()?.engine(Engine::Postgres).listener("protocol = \"postgres\"");
-    let story = start(builder.policy("flap_pause", "\"1s\"")).await?;
+    let story = start(quick(Engine::Postgres)?.listener("protocol = \"postgres\"")).await?;
     let cast = story.cast().await?;
     let master = story.database_addr(&cast.master)?;
     let mut client = connect_postgres(story.proxy_addr()).await?;
@@ -158,19 +154,14 @@ async fn a_listener_of_the_protocol_passes_no_false_success_on() -> Result<()> {
     asleep.stderr.take().context("no words")?.read_to_string(&mut words)?;
     assert!(words.contains("canceling statement due to user request"), "{words}");
 
-    let sender = select(master, "SELECT pid::text FROM pg_stat_replication").await?;
-    anyhow::ensure!(Command::new("kill").arg("-STOP").args(&sender).status()?.success());
+    let sender = stop_sender(master).await?;
     let waiting = tokio::spawn(async move { execute(&mut client, "INSERT INTO told VALUES (2)").await });
     let waits = "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE 'INSERT INTO told%'";
-    until("a commit that waits", async || {
-        Ok((!select(master, &format!("SELECT pid::text {waits}")).await?.is_empty()).then_some(()))
-    })
-    .await?;
+    commit_waits(master, "INSERT INTO told").await?;
     select(master, &format!("SELECT pg_cancel_backend(pid)::text {waits}")).await?;
     let told = tokio::time::timeout(LIMIT, waiting).await.context("no answer after the cancel")??;
     assert!(told.is_err(), "a success was passed on that only the master has");
-    anyhow::ensure!(Command::new("kill").arg("-CONT").args(&sender).status()?.success());
-    Ok(())
+    send(sender, Signal::CONT)
 }
 
 /// The data of a PostgreSQL that ran without us, stopped in an orderly way. Gives its folder.
@@ -202,14 +193,6 @@ async fn standalone(folder: &Path) -> Result<()> {
     run("pg_ctl", &["-D", &shown, "-w", "-m", "fast", "stop"])
 }
 
-async fn healthy(node: &Lone) -> Result<()> {
-    until("a healthy node", async || {
-        let said = node.status().await?;
-        anyhow::ensure!(said.healthy, "{}: {}", said.reason_code, said.reason);
-        Ok(Some(()))
-    })
-    .await
-}
 
 #[tokio::test]
 async fn a_server_that_ran_by_itself_is_adopted_with_its_data() -> Result<()> {
@@ -220,9 +203,9 @@ async fn a_server_that_ran_by_itself_is_adopted_with_its_data() -> Result<()> {
     let adopting =
         |text: String| postgres(text).replace("engine = \"postgres\"", "engine = \"postgres\"\nadopt = true");
     let first = Lone::start(&story, "db1", adopting)?;
-    healthy(&first).await?;
+    first.healthy().await?;
     let other = Lone::start(&story, "db2", postgres)?;
-    healthy(&other).await?;
+    other.healthy().await?;
     for node in [&first, &other] {
         let address = SocketAddr::from(([127, 0, 0, 1], node.port));
         until("the old rows", async || {
@@ -236,8 +219,8 @@ async fn a_server_that_ran_by_itself_is_adopted_with_its_data() -> Result<()> {
 
 #[tokio::test]
 async fn a_copy_too_far_behind_is_cloned_by_itself() -> Result<()> {
-    let builder = build()?.engine(Engine::Postgres).setting("wal_keep_size", "\"0\"");
-    let mut story = start(builder.setting("max_wal_size", "\"32MB\"").policy("flap_pause", "\"1s\"")).await?;
+    let builder = quick(Engine::Postgres)?.setting("wal_keep_size", "\"0\"");
+    let mut story = start(builder.setting("max_wal_size", "\"32MB\"")).await?;
     let before = story.cast().await?;
     let spare = before.spares[0].clone();
     story.kill_node(&spare)?;

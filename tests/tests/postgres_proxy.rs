@@ -4,11 +4,10 @@ use anyhow::{Context, Result};
 use cli::rig::{output, wait};
 use config::Engine;
 use std::process::{Command, Stdio};
-use understudy_tests::real::{LIMIT, Story, build, connect_postgres, execute, select, start, until};
+use understudy_tests::real::{LIMIT, Story, connect_postgres, execute, quick, select, start, until};
 
 async fn group() -> Result<Story> {
-    let builder = build()?.engine(Engine::Postgres).policy("flap_pause", "\"1s\"");
-    start(builder.listener("protocol = \"postgres\"")).await
+    start(quick(Engine::Postgres)?.listener("protocol = \"postgres\"")).await
 }
 
 fn psql(story: &Story, sql: &str) -> Command {

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use election::Secret;
+
 /// Why an engine could not be opened, or an operation was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -156,5 +158,20 @@ impl EngineError {
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { doing, path, source }
+    }
+    /// For `map_err` on statements: what the server answered, or that it did not.
+    pub(crate) fn sql(op: &'static str) -> impl Fn(sqlx::Error) -> Self {
+        move |source| match source {
+            sqlx::Error::Database(answer) => Self::Refused { op, answer: answer.message().to_owned() },
+            source => Self::Sql { op, source },
+        }
+    }
+
+    /// The same error, should the server have repeated a password in its words.
+    pub(crate) fn without(self, secret: &Secret) -> Self {
+        match self {
+            Self::Refused { op, answer } => Self::Refused { op, answer: answer.replace(secret.reveal(), "[secret]") },
+            other => other,
+        }
     }
 }

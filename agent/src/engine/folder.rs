@@ -105,28 +105,55 @@ pub(crate) fn clear(path: &Path, keep: &[&str]) -> Result<(), EngineError> {
 
 /// Copies the files of one folder into another that appears whole, on disk, or not at all; there already, it stays.
 pub(crate) fn keep(from: &Path, to: &Path) -> Result<(), EngineError> {
-    let copy = || -> io::Result<()> {
-        if to.exists() {
-            return Ok(());
-        }
-        let new = to.with_extension("new");
-        match fs::remove_dir_all(&new) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        fs::DirBuilder::new().mode(0o700).create(&new)?;
+    appear(to, |new| {
         for entry in fs::read_dir(from)? {
             let entry = entry?;
             if entry.file_type()?.is_file() {
-                let copied = new.join(entry.file_name());
-                fs::copy(entry.path(), &copied)?;
-                fs::File::open(&copied)?.sync_all()?;
+                copy_synced(&entry.path(), &new.join(entry.file_name()))?;
             }
         }
-        fs::rename(&new, to)?;
-        to.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
+        Ok(())
+    })
+}
+
+/// Makes a folder that appears whole or not at all: `fill` puts into it, and on disk, what is to be there. There already,
+/// it stays.
+pub(crate) fn appear(path: &Path, fill: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), EngineError> {
+    let make = || -> io::Result<()> {
+        if path.exists() {
+            return Ok(());
+        }
+        let new = path.with_extension("new");
+        remove_tree(&new)?;
+        fs::DirBuilder::new().mode(0o700).create(&new)?;
+        fill(&new)?;
+        fs::rename(&new, path)?;
+        path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
     };
-    copy().map_err(EngineError::io("copy into", to))
+    make().map_err(EngineError::io("copy into", path))
+}
+
+/// Copies a file, and waits until it is on disk.
+pub(crate) fn copy_synced(from: &Path, to: &Path) -> io::Result<()> {
+    fs::copy(from, to)?;
+    fs::File::open(to)?.sync_all()
+}
+
+/// Removes a folder with all that is in it, if it is there.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    unless_missing(fs::remove_dir_all(path))
+}
+
+/// Removes a file, if it is there.
+pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
+    unless_missing(fs::remove_file(path))
+}
+
+fn unless_missing(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
 }
 
 /// The highest number that follows `prefix` among a folder's entries.
@@ -152,10 +179,7 @@ fn replace(path: &Path, bytes: &[u8], sync: bool) -> Result<(), EngineError> {
     let new = Path::new(&name);
     let write = || -> io::Result<()> {
         // A left-over of a crash may have other rights: `mode` concerns new files only.
-        match fs::remove_file(new) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
+        remove_file(new)?;
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(new)?;
         file.write_all(bytes)?;
         if !sync {

@@ -9,8 +9,12 @@ mod error;
 mod folder;
 pub(crate) mod mariadb;
 mod postgres;
+mod program;
 pub(crate) mod redis;
+mod setup;
 mod supervise;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -34,9 +38,6 @@ pub const PROBE_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long an operation may take that only speaks to the server: an fsync of a busy disk takes a second or two.
 pub(crate) const OP_LIMIT: Duration = Duration::from_secs(5);
-
-/// A connection ends a moment before its process counts as ended; so long a probe waits for the second after the first.
-pub(crate) const DEATH_LAG: Duration = Duration::from_millis(20);
 
 /// What the data set of a former master is kept as, in the data folder; the epoch follows.
 pub(crate) const KEPT: &str = "diverged-";
@@ -73,6 +74,16 @@ pub trait Engine: Send {
     fn copies(&self) -> Option<mariadb::copy::Copies> {
         None
     }
+}
+
+/// Gives an operation no more than this time.
+pub(crate) async fn within(
+    limit: Duration,
+    op: &'static str,
+    work: impl Future<Output = Result<(), EngineError>>,
+) -> Result<(), EngineError> {
+    let ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+    tokio::time::timeout(limit, work).await.unwrap_or(Err(EngineError::Timeout { op, ms }))
 }
 
 /// What an engine has to know of the node it is on.

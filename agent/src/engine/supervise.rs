@@ -58,6 +58,9 @@ const LAST_LINES: usize = 4;
 /// A killed process frees its memory before it is gone: some 0.1 s a gigabyte.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
+/// A connection ends a moment before its process counts as ended; so long a probe waits for the second after the first.
+const DEATH_LAG: Duration = Duration::from_millis(20);
+
 /// How often it is looked whether killed stragglers are gone.
 const STRAGGLER_POLL: Duration = Duration::from_millis(2);
 
@@ -119,6 +122,37 @@ impl Supervisor {
     /// The same, whenever it changes.
     pub(crate) fn watch(&self) -> watch::Receiver<Life> {
         self.life.subscribe()
+    }
+
+    /// The same, for a probe that had no answer. `broken`: its connection ended, and so may the process in this moment.
+    pub(crate) async fn life_after(&self, broken: bool) -> Life {
+        if broken {
+            self.ended_within(DEATH_LAG).await;
+        }
+        self.life()
+    }
+
+    /// Waits for the end of the process; whether it has ended.
+    pub(crate) async fn ended_within(&self, limit: Duration) -> bool {
+        let mut life = self.life.subscribe();
+        tokio::time::timeout(limit, life.wait_for(|l| l.ended().is_some())).await.is_ok()
+    }
+
+    /// Waits a moment for a process that starts.
+    ///
+    /// # Errors
+    /// When it ended: how.
+    pub(crate) async fn still_runs(&self, moment: Duration) -> Result<(), EngineError> {
+        self.ended_within(moment).await;
+        match self.life() {
+            Life::Down { why } => Err(EngineError::StartFailed { why }),
+            Life::Running { .. } => Ok(()),
+        }
+    }
+
+    /// Waits for a process that was asked to end; at the limit it is killed.
+    pub(crate) async fn end_within(&mut self, limit: Duration) -> Result<(), EngineError> {
+        if self.ended_within(limit).await { Ok(()) } else { self.kill().await }
     }
 
     /// Takes over the process of the run file, if it still runs and its program passes `is_server`.
@@ -196,14 +230,12 @@ impl Supervisor {
     /// Kills the process and waits for its end.
     pub(crate) async fn kill(&mut self) -> Result<(), EngineError> {
         let Some(process) = &self.process else { return Ok(()) };
-        let mut life = self.life.subscribe();
         // An error says that it has ended already.
         let _ = pidfd_send_signal(&process.pidfd, Signal::KILL);
-        let ended = tokio::time::timeout(KILL_LIMIT, life.wait_for(|l| l.ended().is_some())).await;
-        match ended {
-            Ok(_) => Ok(()),
-            Err(_) => Err(EngineError::Timeout { op: "kill", ms: KILL_LIMIT.as_millis() as u64 }),
+        if self.ended_within(KILL_LIMIT).await {
+            return Ok(());
         }
+        Err(EngineError::Timeout { op: "kill", ms: KILL_LIMIT.as_millis() as u64 })
     }
 
     fn write_run_file(&self, pid: Pid, port: u16) -> Result<(), EngineError> {

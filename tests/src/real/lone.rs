@@ -51,6 +51,19 @@ impl Lone {
         page.instances.into_iter().next().context("an agent without an instance")
     }
 
+    /// Waits until it says that its instance is well.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn healthy(&self) -> Result<()> {
+        super::until("a healthy node", async || {
+            let said = self.status().await?;
+            anyhow::ensure!(said.healthy, "{}: {}\n{}", said.reason_code, said.reason, self.log()?);
+            Ok(Some(()))
+        })
+        .await
+    }
+
     /// Waits for its end; its exit code, -1 for a signal.
     ///
     /// # Errors

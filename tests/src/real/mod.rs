@@ -11,13 +11,14 @@ mod worst;
 pub use gate::{Gate, Way};
 pub use lone::Lone;
 pub use mariadb::{Sql, as_agent, as_client};
-pub use postgres::{connect_postgres, execute, select};
+pub use postgres::{commit_waits, connect_postgres, execute, select, stop_sender};
 pub use sight::{attached, connect, connect_as, info, info_number, services, until};
 pub use worst::{contents, copy, send};
 
 use anyhow::{Context, Result};
 use cli::page::GroupStatus;
 use cli::rig::{Builder, Rig, RigError, Writer, http, output, understudy_binary};
+use config::Engine;
 use election::HistoryEntry;
 use redis::aio::MultiplexedConnection;
 use std::ops::{Deref, DerefMut};
@@ -48,6 +49,26 @@ pub struct Story {
 /// When the program was not built.
 pub fn build() -> Result<Builder> {
     Ok(Rig::builder(understudy_binary()?))
+}
+
+/// Begins a rig of a small group whose faults may follow each other.
+///
+/// # Errors
+/// The same.
+pub fn quick(engine: Engine) -> Result<Builder> {
+    let builder = build()?.engine(engine).policy("flap_pause", "\"1s\"");
+    Ok(match engine {
+        Engine::Mariadb => builder.setting("innodb_buffer_pool_size", "\"16M\""),
+        _ => builder,
+    })
+}
+
+/// Waits until `writer` is in full swing again, counted from `since`.
+///
+/// # Errors
+/// When its writes are not acknowledged.
+pub async fn writes_go_on(writer: &Writer, since: Instant) -> Result<()> {
+    Ok(writer.wait_for_acks(SWING, since, LIMIT).await?)
 }
 
 /// Starts a rig and waits until its group is whole.
@@ -120,13 +141,33 @@ impl Story {
         let mut spares = cast.spares.iter().map(port).collect::<Result<Vec<_>, RigError>>()?;
         spares.sort_unstable();
         until(&format!("the chain {cast:?}"), async || {
-            let behind_master = attached(self.rig.database_addr(&cast.master)?).await?;
-            let behind_hot = attached(self.rig.database_addr(&cast.hot)?).await?;
+            let behind_master = self.fed_by(&cast.master).await?;
+            let behind_hot = self.fed_by(&cast.hot).await?;
             anyhow::ensure!(behind_master == hot, "behind the master: {behind_master:?}, not {hot:?}");
             anyhow::ensure!(behind_hot == spares, "behind the hot replica: {behind_hot:?}, not {spares:?}");
             Ok(Some(()))
         })
         .await
+    }
+
+    /// The ports of the copies that a node's database feeds, in order.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn fed_by(&self, node: &str) -> Result<Vec<u16>> {
+        let address = self.rig.database_addr(node)?;
+        let ports = match self.rig.engine() {
+            Engine::Redis => return attached(address).await,
+            Engine::Postgres => {
+                let sql = "SELECT split_part(split_part(application_name, '/', 1), ':', 2) FROM pg_stat_replication
+                           WHERE state = 'streaming'";
+                select(address, sql).await?
+            }
+            Engine::Mariadb => as_agent(self, node).await?.column("SHOW SLAVE HOSTS", "Port").await?,
+        };
+        let mut ports = ports.iter().map(|port| port.parse()).collect::<Result<Vec<u16>, _>>()?;
+        ports.sort_unstable();
+        Ok(ports)
     }
 
     /// A client in full swing through the proxy.

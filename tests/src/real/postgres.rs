@@ -42,3 +42,26 @@ pub async fn select(address: SocketAddr, sql: &str) -> Result<Vec<String>> {
     let rows = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_all(&mut client).await?;
     rows.iter().map(|row| Ok(row.try_get::<Option<String>, _>(0)?.unwrap_or_default())).collect()
 }
+
+/// Stops the server's process that sends the log to its one copy: commits wait from then on. Gives its number.
+///
+/// # Errors
+/// When there is not exactly one.
+pub async fn stop_sender(master: SocketAddr) -> Result<u32> {
+    let found = select(master, "SELECT pid::text FROM pg_stat_replication").await?;
+    let [pid] = &found[..] else { anyhow::bail!("not one sender: {found:?}") };
+    let pid = pid.parse()?;
+    super::send(pid, rustix::process::Signal::STOP)?;
+    Ok(pid)
+}
+
+/// Waits until the commit of a statement that begins like this waits for the hot replica.
+///
+/// # Errors
+/// When none does.
+pub async fn commit_waits(master: SocketAddr, statement: &str) -> Result<()> {
+    let sql = format!(
+        "SELECT pid::text FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND starts_with(query, '{statement}')"
+    );
+    super::until("a commit that waits", async || Ok((!select(master, &sql).await?.is_empty()).then_some(()))).await
+}

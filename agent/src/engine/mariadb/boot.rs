@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use election::{Memory, NodeId, Phase};
 
-use super::{Setup, files};
+use super::files;
+use crate::engine::setup::Setup;
 use crate::memory::MemoryFile;
 
 /// How long the start of a crashed master waits for its hot replica's takeover. One takes well below a second; a power cut

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::engine::account::Account;
+use crate::engine::folder::remove_tree;
 
 /// The header by which an agent proves that it was given the channel's password.
 pub(crate) const PROOF_HEADER: &str = "x-understudy-copy";
@@ -220,10 +221,7 @@ impl Fetch {
     }
 
     fn make(&self, folder: &Path) -> io::Result<()> {
-        match fs::remove_dir_all(folder) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
+        remove_tree(folder)?;
         fs::create_dir(folder)?;
         match &self.account {
             Some(account) => account.own(folder).map_err(io::Error::other),
@@ -293,10 +291,7 @@ async fn ended_well(mut child: Child, words: tokio::task::JoinHandle<String>) ->
 
 /// Puts the copy on disk and gives it its name.
 fn name_whole(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(to) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
+    remove_tree(to)?;
     let folder = fs::File::open(from)?;
     rustix::fs::syncfs(&folder)?;
     fs::rename(from, to)?;

@@ -10,8 +10,10 @@ use tokio::process::Command;
 use tracing::info;
 
 use super::program::{self, Program};
-use super::{LOG, Setup, copy};
-use crate::engine::{EngineError, KEPT, folder};
+use super::{LOG, copy};
+use crate::engine::folder::{self, remove_file, remove_tree};
+use crate::engine::setup::Setup;
+use crate::engine::{EngineError, KEPT};
 
 /// The server's own folder. No schema's folder has a `-` in its name.
 pub(super) const SERVER: &str = "mysql-data";
@@ -59,10 +61,10 @@ impl Setup {
         self.adopt_entries()?;
         let at = |name: &str| self.data_dir.join(name);
         let settled = || -> io::Result<()> {
-            remove(&at(copy::UNDER_WAY))?;
-            remove(&at(NEW))?;
+            remove_tree(&at(copy::UNDER_WAY))?;
+            remove_tree(&at(NEW))?;
             if at(copy::WHOLE).exists() {
-                remove(&at(OLD))?;
+                remove_tree(&at(OLD))?;
                 if at(SERVER).exists() {
                     fs::rename(at(SERVER), at(OLD))?;
                 }
@@ -70,7 +72,7 @@ impl Setup {
                 fs::File::open(&self.data_dir)?.sync_all()?;
                 remove_file(&at(FRESH))?;
             }
-            remove(&at(OLD))
+            remove_tree(&at(OLD))
         };
         settled().map_err(EngineError::io("settle", &self.data_dir))?;
         self.check_version(program)
@@ -193,7 +195,7 @@ pub(super) fn keep_log(data_dir: &Path, to: &Path) -> Result<(), EngineError> {
     picked.push(".pick");
     let picked = PathBuf::from(picked);
     let pick = || -> io::Result<()> {
-        remove(&picked)?;
+        remove_tree(&picked)?;
         fs::DirBuilder::new().mode(0o700).create(&picked)?;
         for log in logs(&data_dir.join(SERVER)).into_iter().rev().take(KEPT_LOGS) {
             if let Some(name) = log.file_name() {
@@ -204,21 +206,7 @@ pub(super) fn keep_log(data_dir: &Path, to: &Path) -> Result<(), EngineError> {
     };
     pick().map_err(EngineError::io("copy from", data_dir))?;
     folder::keep(&picked, to)?;
-    remove(&picked).map_err(EngineError::io("remove", &picked))
-}
-
-fn remove(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
-    }
-}
-
-fn remove_file(file: &Path) -> io::Result<()> {
-    match fs::remove_file(file) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
-    }
+    remove_tree(&picked).map_err(EngineError::io("remove", &picked))
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@ mod sql;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,7 +24,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use ::config::InstanceConfig;
-use election::{Address, EngineOp, Incarnation, Millis, Nonce, Secret, Status};
+use election::{Address, EngineOp, Incarnation, Nonce, Secret, Status};
 use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -40,9 +39,9 @@ use self::probe::{Answers, Follows, Memo, Stuck};
 use self::program::Program;
 use self::sql::{Link, Target};
 use super::account::Account;
-use super::folder::{self, Found, Identity};
+use super::setup::Setup;
 use super::supervise::{Life, Supervisor};
-use super::{DEATH_LAG, Engine, EngineError, KEPT, OP_LIMIT, PROBE_LIMIT, Site};
+use super::{Engine, EngineError, KEPT, OP_LIMIT, PROBE_LIMIT, Site, folder, within};
 
 /// What the operating system calls a server that must not run as root.
 const USER: &str = "mysql";
@@ -68,9 +67,6 @@ const COPY_AGAIN: Duration = Duration::from_secs(3);
 /// A file system with less room than this, in bytes, counts as one that takes no writes: the server itself would wait for
 /// room, without an answer to anybody.
 const DISK_RESERVE: u64 = 32 << 20;
-
-/// The path of a unix socket is no longer than this, in bytes.
-const SOCKET_PATH_LIMIT: usize = 107;
 
 /// The log, in the data folder.
 const LOG: &str = "mariadb.log";
@@ -131,19 +127,6 @@ impl Drop for Copying {
     }
 }
 
-/// What the file says of the instance, and where it is.
-#[derive(Debug)]
-struct Setup {
-    group: String,
-    port: u16,
-    data_dir: PathBuf,
-    adopt: bool,
-    settings: BTreeMap<String, String>,
-    password_file: Option<PathBuf>,
-    account: Option<Account>,
-    site: Site,
-}
-
 impl Mariadb {
     /// See [`Database::open`](super::Database::open).
     ///
@@ -151,31 +134,11 @@ impl Mariadb {
     ///
     /// See there.
     pub async fn open(instance: &InstanceConfig, site: &Site) -> Result<Self, EngineError> {
-        let setup = Setup {
-            group: instance.group.to_string(),
-            port: instance.port,
-            data_dir: folder::absolute(&instance.data_dir)?,
-            adopt: instance.adopt,
-            settings: instance.settings.clone(),
-            password_file: instance.password_file.clone(),
-            account: Account::for_server("mariadbd", USER).await?,
-            site: Site { data_dir: folder::absolute(&site.data_dir)?, ..site.clone() },
-        };
+        let setup = Setup::new(instance, site, Account::for_server("mariadbd", USER).await?)?;
         let program = Program::find(instance.bin.as_deref()).await?;
-        setup.client_password()?;
-        folder::prepare(&setup.site.data_dir)?;
-        if !matches!(setup.examine()?, Found::Foreign(_)) {
-            setup.prepare()?;
-        }
         let socket = setup.data_dir.join(SOCKET);
-        if socket.as_os_str().len() > SOCKET_PATH_LIMIT {
-            return Err(EngineError::Folder {
-                path: setup.data_dir.clone(),
-                why: format!(
-                    "its path is too long for a socket in it ({SOCKET_PATH_LIMIT} bytes at most): name another"
-                ),
-            });
-        }
+        setup.check_socket(&socket)?;
+        setup.check()?;
         let target = Target { socket, password: setup.agent_password()? };
         let mut supervisor = Supervisor::new(setup.own_file("run.json"));
         if supervisor.find(setup.port, |exe| program.is_server(exe))? {
@@ -286,17 +249,7 @@ impl Mariadb {
 
     /// What the folder makes of an instance that does not run.
     fn at_rest(&self, why: String) -> election::Engine {
-        let why = self.waiting.clone().unwrap_or(why);
-        match self.setup.examine() {
-            Ok(Found::Foreign(why)) => election::Engine::Foreign { why },
-            Ok(_) => election::Engine::Down { why },
-            Err(e) => election::Engine::Down { why: format!("{why}; {e}") },
-        }
-    }
-
-    fn millis(&self, at: Instant) -> Millis {
-        let since = at.saturating_duration_since(self.setup.site.origin);
-        Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        self.setup.at_rest(self.waiting.clone().unwrap_or(why))
     }
 
     /// Makes the process run, and waits a while for its first answer.
@@ -315,15 +268,12 @@ impl Mariadb {
         let deadline = Instant::now() + ANSWER_LIMIT;
         loop {
             if self.link().await.is_ok() {
-                return self.begin_run().await.map_err(|e| ops::fault("start", e));
+                return self.begin_run().await.map_err(EngineError::sql("start"));
             }
-            let mut life = self.supervisor.watch();
-            let ended = timeout(START_POLL, life.wait_for(|l| l.ended().is_some())).await;
-            if let Ok(Ok(life)) = ended {
-                let why = life.ended().unwrap_or_default().to_owned();
+            if let Err(ended) = self.supervisor.still_runs(START_POLL).await {
                 // What cannot be rolled back (a change of a schema, say) keeps the server from starting.
                 self.keep_tail |= self.rolled_back;
-                return Err(EngineError::StartFailed { why });
+                return Err(ended);
             }
             if Instant::now() >= deadline {
                 return Ok(()); // It recovers, and is seen to load.
@@ -386,19 +336,7 @@ impl Mariadb {
     /// Starts a new process. `roll_back`: what nobody acknowledged of the epoch that this node was master of is kept as a
     /// copy of the log, and rolled back.
     async fn launch(&mut self, roll_back: Option<u64>) -> Result<(), EngineError> {
-        match self.setup.examine()? {
-            Found::Foreign(why) => return Err(EngineError::Foreign { why }),
-            Found::Ours => self.setup.prepare()?,
-            Found::Empty => {
-                self.setup.prepare()?;
-                folder::claim(&self.setup.data_dir, &self.setup.identity())?;
-            }
-            Found::Adoptable => {
-                self.setup.prepare()?;
-                self.setup.begin_adoption()?;
-                folder::claim(&self.setup.data_dir, &self.setup.identity())?;
-            }
-        }
+        self.setup.claim(|| self.setup.begin_adoption())?;
         self.setup.settle(&self.program)?;
         if !self.setup.server_folder().exists() {
             self.setup.install(&self.program).await?;
@@ -436,7 +374,6 @@ impl Mariadb {
     /// killed: an orderly end would let them through.
     async fn stop(&mut self) -> Result<(), EngineError> {
         self.drop_copy();
-        let mut life = self.supervisor.watch();
         if self.supervisor.life().ended().is_some() {
             return Ok(());
         }
@@ -452,23 +389,16 @@ impl Mariadb {
         }
         (self.link, self.marker_link, self.marking) = (None, None, None);
         self.memo.held = None;
-        let ended = timeout(STOP_LIMIT, life.wait_for(|l| l.ended().is_some())).await.is_ok();
-        if ended { Ok(()) } else { self.supervisor.kill().await }
+        self.supervisor.end_within(STOP_LIMIT).await
     }
 
     /// Ends the process and removes everything in the folder but what says that it is ours.
     async fn reset(&mut self) -> Result<(), EngineError> {
         self.drop_copy();
         self.kill().await?;
-        let folder = self.setup.data_dir.clone();
-        match self.setup.examine()? {
-            Found::Ours => {}
-            Found::Foreign(why) => return Err(EngineError::Foreign { why }),
-            Found::Empty | Found::Adoptable => return Ok(()),
-        }
-        self.kept = None;
-        let done = tokio::task::spawn_blocking(move || folder::clear(&folder, &[LOG])).await;
-        done.unwrap_or_else(|e| Err(EngineError::io("clear", &self.setup.data_dir)(io::Error::other(e))))
+        let done = self.setup.clear(LOG).await;
+        self.kept = folder::kept(&self.setup.data_dir, KEPT);
+        done
     }
 
     /// Keeps the end of the binary log as that of this epoch.
@@ -510,8 +440,8 @@ impl Mariadb {
             arrived: Arc::new(AtomicU64::new(0)),
         };
         // What it receives until then is of no use, and would be in the way.
-        let link = self.link().await.map_err(|e| ops::fault("follow", e))?;
-        link.run("STOP SLAVE").await.map_err(|e| ops::fault("follow", e))?;
+        let link = self.link().await.map_err(EngineError::sql("follow"))?;
+        link.run("STOP SLAVE").await.map_err(EngineError::sql("follow"))?;
         let task = Some(tokio::spawn(fetch.run()));
         self.copying = Some(Copying { source: source.clone(), task, failed: None });
         self.memo.follows_with = Some((channel, secret));
@@ -549,14 +479,11 @@ impl Mariadb {
         self.launch(None).await?;
         let deadline = Instant::now() + FOLLOW_LIMIT;
         while self.link().await.is_err() {
-            if let Some(why) = self.supervisor.life().ended() {
-                return Err(EngineError::StartFailed { why: why.to_owned() });
-            }
+            self.supervisor.still_runs(START_POLL).await?;
             if Instant::now() >= deadline {
                 let ms = u64::try_from(FOLLOW_LIMIT.as_millis()).unwrap_or(u64::MAX);
                 return Err(EngineError::Timeout { op: "follow", ms });
             }
-            tokio::time::sleep(START_POLL).await;
         }
         Ok(())
     }
@@ -564,20 +491,15 @@ impl Mariadb {
     /// What an answer that did not come makes of the instance.
     async fn unanswered(&mut self, broken: bool) -> election::Engine {
         self.link = None;
-        let mut life = self.supervisor.watch();
-        if broken {
-            let _ = timeout(DEATH_LAG, life.wait_for(|l| l.ended().is_some())).await;
-        }
-        match self.supervisor.life() {
+        match self.supervisor.life_after(broken).await {
             Life::Down { why } => self.at_rest(why),
             // It has not answered since it was started: it recovers from a crash.
             Life::Running { .. } if self.heard.is_none() && self.heard_from.is_none() => {
                 election::Engine::Up(Box::new(self.recovering()))
             }
-            Life::Running { since, .. } => election::Engine::Silent {
-                since: self.millis(self.heard.unwrap_or(since).max(since)),
-                incarnation: self.heard.and(self.heard_from.clone()),
-            },
+            Life::Running { since, .. } => {
+                self.setup.silent(self.heard, since, self.heard.and(self.heard_from.clone()))
+            }
         }
     }
 
@@ -631,12 +553,10 @@ impl Engine for Mariadb {
             EngineOp::Follow { .. } => FOLLOW_LIMIT,
             _ => OP_LIMIT,
         };
-        let done = timeout(limit, async {
+        let done = within(limit, op.name(), async {
             if matches!(op, EngineOp::Start) { self.start().await } else { ops::apply(self, op).await }
         })
         .await;
-        let ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        let done = done.unwrap_or(Err(EngineError::Timeout { op: op.name(), ms }));
         if let Err(EngineError::Timeout { .. } | EngineError::Sql { .. }) = done {
             // A statement that waits would hold up all that come after it on this connection.
             self.link = None;
@@ -662,47 +582,13 @@ impl Engine for Mariadb {
 }
 
 impl Setup {
-    /// A file of this instance in the agent's own folder.
-    fn own_file(&self, name: &str) -> PathBuf {
-        self.site.data_dir.join(format!("{}.{name}", self.group))
-    }
-
     /// The server's own folder. Its name is one that no schema can have, in a folder that was adopted either.
     fn server_folder(&self) -> PathBuf {
         self.data_dir.join(files::SERVER)
     }
 
-    fn examine(&self) -> Result<Found, EngineError> {
-        folder::examine(&self.data_dir, &self.group, self.adopt)
-    }
-
-    /// Makes the data folder, for the user that the server runs as.
-    fn prepare(&self) -> Result<(), EngineError> {
-        folder::prepare(&self.data_dir)?;
-        match &self.account {
-            Some(account) => account.own(&self.data_dir),
-            None => Ok(()),
-        }
-    }
-
     fn account_reaches(&self) -> Result<(), EngineError> {
         self.account.as_ref().map_or(Ok(()), |account| account.reaches(&self.server_folder()))
-    }
-
-    fn identity(&self) -> Identity {
-        Identity {
-            group: self.group.clone(),
-            node: self.site.node.clone(),
-            made_by: env!("CARGO_PKG_VERSION").to_owned(),
-        }
-    }
-
-    fn client_password(&self) -> Result<Option<Secret>, EngineError> {
-        folder::password(self.password_file.as_deref())
-    }
-
-    fn agent_password(&self) -> Result<Secret, EngineError> {
-        folder::own_secret(&self.own_file("secret"))
     }
 
     /// Where the source stood when this data was copied from it; nothing when it was not.
@@ -741,9 +627,7 @@ impl Setup {
             (&backup, login),
         ] {
             folder::write_private(path, text.as_bytes())?;
-            if let Some(account) = &self.account {
-                account.own(path)?;
-            }
+            self.own(path)?;
         }
         Ok(settings)
     }

@@ -75,14 +75,14 @@ struct Op<'a> {
 impl Op<'_> {
     async fn run(&mut self, statement: impl Into<String>) -> Result<(), EngineError> {
         let name = self.name;
-        let link = self.db.link().await.map_err(|e| fault(name, e))?;
-        link.run(statement).await.map_err(|e| fault(name, e))
+        let link = self.db.link().await.map_err(EngineError::sql(name))?;
+        link.run(statement).await.map_err(EngineError::sql(name))
     }
 
     async fn ask(&mut self, statement: &str) -> Result<Vec<Answer>, EngineError> {
         let name = self.name;
-        let link = self.db.link().await.map_err(|e| fault(name, e))?;
-        link.ask(statement).await.map_err(|e| fault(name, e))
+        let link = self.db.link().await.map_err(EngineError::sql(name))?;
+        link.ask(statement).await.map_err(EngineError::sql(name))
     }
 
     fn refused(&self, answer: impl Into<String>) -> EngineError {
@@ -91,7 +91,7 @@ impl Op<'_> {
 
     async fn is_copy(&mut self) -> Result<Option<super::probe::Follows>, EngineError> {
         let name = self.name;
-        self.db.follows().await.map_err(|e| fault(name, e))
+        self.db.follows().await.map_err(EngineError::sql(name))
     }
 
     async fn seal(&mut self) -> Result<(), EngineError> {
@@ -143,7 +143,7 @@ impl Op<'_> {
         let known = self.db.memo.follows_with.clone();
         self.db.take_copy().await?;
         let name = self.name;
-        let answers = self.db.answers().await.map_err(|e| fault(name, e))?;
+        let answers = self.db.answers().await.map_err(EngineError::sql(name))?;
         let (channel, secret) = match channel.cloned().or(known.clone()) {
             Some(channel) => channel,
             // The agent was restarted: the server has the password, and knows whom to use it with.
@@ -176,7 +176,7 @@ impl Op<'_> {
             literal(secret.reveal()),
         ))
         .await
-        .map_err(|e| without(e, &secret))?;
+        .map_err(|e| e.without(&secret))?;
         self.run("START SLAVE").await?;
         let memo = &mut self.db.memo;
         (memo.follows, memo.follows_with) = (Some(source.clone()), Some((channel, secret)));
@@ -265,7 +265,7 @@ impl Op<'_> {
 
     async fn has_waiting_commits(&mut self) -> Result<bool, EngineError> {
         let name = self.name;
-        let asked = self.db.answers().await.map_err(|e| fault(name, e))?;
+        let asked = self.db.answers().await.map_err(EngineError::sql(name))?;
         Ok(asked.semi_sync.enabled && asked.semi_sync.waiting > 0)
     }
 
@@ -289,7 +289,7 @@ impl Op<'_> {
 
     async fn wait_for_replica(&mut self) -> Result<(), EngineError> {
         let name = self.name;
-        let sync = self.db.answers().await.map_err(|e| fault(name, e))?.semi_sync;
+        let sync = self.db.answers().await.map_err(EngineError::sql(name))?.semi_sync;
         if sync.enabled && !sync.active {
             self.run("SET GLOBAL rpl_semi_sync_master_enabled = OFF").await?;
         }
@@ -310,7 +310,7 @@ impl Op<'_> {
             self.db.memo.acks.begin();
         }
         for statement in accounts::open_channel(name, secret) {
-            self.run(statement).await.map_err(|e| without(e, secret))?;
+            self.run(statement).await.map_err(|e| e.without(secret))?;
         }
         if !exclusive {
             self.drop_accounts(Some(name)).await?;
@@ -391,7 +391,7 @@ impl Op<'_> {
                 self.db.memo.marked = Some((marker, at));
                 Ok(())
             }
-            Ok(Ok(Err(e))) => Err(fault(self.name, e)),
+            Ok(Ok(Err(e))) => Err(EngineError::sql(self.name)(e)),
             Ok(Err(_)) => Err(self.refused("the task that writes the marker ended")),
             Err(_) => {
                 self.db.marking = Some(task);
@@ -411,7 +411,7 @@ impl Op<'_> {
         }
         let name = self.name;
         let target = self.db.target.clone();
-        let mut link = Link::open(&target).await.map_err(|e| fault(name, e))?;
+        let mut link = Link::open(&target).await.map_err(EngineError::sql(name))?;
         let held = {
             let hold = link.run("FLUSH TABLES WITH READ LOCK");
             tokio::pin!(hold);
@@ -430,7 +430,7 @@ impl Op<'_> {
             // A write that waits for room never ends. What it has not written, nobody acknowledged.
             return self.kill("its disk is full, and its writes do not come to rest").await;
         };
-        held.map_err(|e| fault(name, e))?;
+        held.map_err(EngineError::sql(name))?;
         self.db.memo.held = Some(link);
         Ok(())
     }
@@ -465,23 +465,5 @@ impl Mariadb {
         note::set(&self.setup.own_file("role.json"), &incarnation, master)?;
         self.memo.master = master;
         Ok(())
-    }
-}
-
-/// What the server said, or that it said nothing.
-pub(super) fn fault(op: &'static str, error: sqlx::Error) -> EngineError {
-    match error {
-        sqlx::Error::Database(error) => EngineError::Refused { op, answer: error.message().to_owned() },
-        source => EngineError::Sql { op, source },
-    }
-}
-
-/// The same error, should the server have repeated the password in its words.
-fn without(error: EngineError, secret: &Secret) -> EngineError {
-    match error {
-        EngineError::Refused { op, answer } => {
-            EngineError::Refused { op, answer: answer.replace(secret.reveal(), "[secret]") }
-        }
-        other => other,
     }
 }

@@ -1,12 +1,8 @@
 //! Which programs are run, and which version the server is.
 
-use std::env;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use tokio::process::Command;
-
-use crate::engine::EngineError;
+use crate::engine::{EngineError, program};
 
 /// The server, and where Debian keeps it, which is not on the PATH of every user.
 const SERVER: &str = "mariadbd";
@@ -19,9 +15,6 @@ const WANTED: &str = "a mariadbd >= 10.6.19, 10.11.9 or 11.4.3";
 /// (`--init-rpl-role=SLAVE`), and otherwise keep what a replica may have. A series that is not here is refused when it is
 /// older than the last one.
 const LEAST: [(u32, u32, u32); 4] = [(10, 6, 19), (10, 11, 9), (11, 2, 5), (11, 4, 3)];
-
-/// A program that does not tell its version within this is no server.
-const VERSION_LIMIT: Duration = Duration::from_secs(5);
 
 /// The programs of one installation.
 #[derive(Debug, Clone)]
@@ -44,7 +37,7 @@ impl Program {
             _ => locate(bin, &[SERVER], "mariadb-server")?,
         };
         let beside = bin.and(server.parent());
-        let version = version_of(&server).await?;
+        let version = program::version(&server, &["--no-defaults"], WANTED, judge).await?;
         Ok(Self {
             install: locate(beside, &["mariadb-install-db", "mysql_install_db"], "mariadb-server")?,
             backup: locate(beside, &["mariadb-backup", "mariabackup"], "mariadb-backup")?,
@@ -69,25 +62,16 @@ impl Program {
 
 /// In the folder first, then on PATH.
 fn locate(folder: Option<&Path>, names: &[&str], install: &'static str) -> Result<PathBuf, EngineError> {
-    let path = env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> =
-        folder.map(Path::to_owned).into_iter().chain(env::split_paths(&path)).chain([PathBuf::from(SYSTEM)]).collect();
-    let found = names.iter().find_map(|name| folders.iter().map(|f| f.join(name)).find(|p| p.is_file()));
+        folder.map(Path::to_owned).into_iter().chain(program::search_path()).chain([PathBuf::from(SYSTEM)]).collect();
+    let found = program::find(names, &folders);
     found.ok_or_else(|| EngineError::ProgramMissing { looked: format!("{} in PATH", names.join(" or ")), install })
 }
 
-async fn version_of(path: &Path) -> Result<String, EngineError> {
-    let unusable = |why: String| EngineError::Program { path: path.to_owned(), why, wanted: WANTED };
-    let asked = Command::new(path).args(["--no-defaults", "--version"]).kill_on_drop(true).output();
-    let output = match tokio::time::timeout(VERSION_LIMIT, asked).await {
-        Ok(Ok(output)) => output,
-        Ok(Err(e)) => return Err(unusable(format!("it does not run ({e})"))),
-        Err(_) => return Err(unusable("it does not tell its version".to_owned())),
-    };
-    let text = String::from_utf8_lossy(&output.stdout);
-    let first = text.lines().next().unwrap_or_default().trim();
-    let version = parse_version(first).ok_or_else(|| unusable(format!("its `--version` says `{first}`")))?;
-    if is_new_enough(&version) { Ok(version) } else { Err(unusable(format!("it is MariaDB {version}"))) }
+/// Its version, or what it is that is too old.
+fn judge(text: &str) -> Option<Result<String, String>> {
+    let version = parse_version(text.lines().next()?)?;
+    Some(if is_new_enough(&version) { Ok(version) } else { Err(format!("MariaDB {version}")) })
 }
 
 /// `mariadbd  Ver 10.11.19-MariaDB-0+deb12u1 for debian-linux-gnu on x86_64 (Debian 12)`

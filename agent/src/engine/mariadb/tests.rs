@@ -1,70 +1,30 @@
 //! The engine on real servers, without a group around it.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ::config::InstanceConfig;
-use election::{Address, EngineOp, GroupName, Marker, Nonce, Position, Secret, Status};
-use tempfile::TempDir;
-use tokio::sync::watch;
+use election::{Address, EngineOp, Marker, Nonce, Position, Secret};
 
 use super::sql::Link;
 use super::{Mariadb, files};
+use crate::engine::testing::{self, LIMIT, Tested};
 use crate::engine::{Engine, EngineError, Site};
 
-/// Generous: a loaded machine is slow and not wrong.
-const LIMIT: Duration = Duration::from_secs(60);
+type Node = testing::Node<Mariadb>;
 
-/// A node's instance. Its server ends with it.
-struct Node {
-    db: Option<Mariadb>,
-    config: InstanceConfig,
-    site: Site,
-    dir: TempDir,
-}
+impl Tested for Mariadb {
+    const KIND: ::config::Engine = ::config::Engine::Mariadb;
+    const LOG: &'static str = super::LOG;
+    const SETTINGS: &'static [(&'static str, &'static str)] = &[("innodb_buffer_pool_size", "16M")];
 
-impl Drop for Node {
-    fn drop(&mut self) {
-        if let Some(pid) = self.pid() {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
+    async fn open(config: &InstanceConfig, site: &Site) -> Result<Self, EngineError> {
+        Mariadb::open(config, site).await
     }
 }
 
 impl Node {
-    fn prepared() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        // The server is another user than the one that runs the tests as root.
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
-        let config = InstanceConfig {
-            group: GroupName::from("g"),
-            engine: ::config::Engine::Mariadb,
-            port: free_port(),
-            data_dir: dir.path().join("data"),
-            priority: 100,
-            settings: [("innodb_buffer_pool_size".to_owned(), "16M".to_owned())].into(),
-            ..InstanceConfig::default()
-        };
-        let site = Site {
-            node: "db1".into(),
-            address: "127.0.0.1".into(),
-            data_dir: dir.path().join("agent"),
-            origin: Instant::now(),
-            agents: watch::channel(BTreeMap::new()).1,
-        };
-        Self { db: None, config, site, dir }
-    }
-
-    async fn open(&mut self) -> Result<(), EngineError> {
-        self.db = None;
-        self.db = Some(Mariadb::open(&self.config, &self.site).await?);
-        Ok(())
-    }
-
     async fn started() -> Self {
         let mut node = Self::prepared();
         node.open().await.unwrap();
@@ -81,46 +41,15 @@ impl Node {
         node
     }
 
-    fn db(&mut self) -> &mut Mariadb {
-        self.db.as_mut().unwrap()
-    }
-
-    async fn apply(&mut self, op: EngineOp) {
-        let name = op.name();
-        if let Err(e) = self.db().apply(&op).await {
-            panic!("{name}: {e}");
-        }
-    }
-
-    async fn status(&mut self) -> Status {
-        match self.db().probe().await {
-            election::Engine::Up(status) => *status,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn pid(&self) -> Option<rustix::process::Pid> {
-        let run = fs::read(self.dir.path().join("agent/g.run.json")).ok()?;
-        let run: serde_json::Value = serde_json::from_slice(&run).ok()?;
-        let pid = i32::try_from(run["pid"].as_i64()?).ok()?;
-        // The number may be another process's by now.
-        let exe = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-        exe.to_string_lossy().contains("mariadbd").then(|| rustix::process::Pid::from_raw(pid))?
-    }
-
     /// A connection of somebody who may do anything.
     async fn sql(&mut self) -> Link {
-        let target = self.db().target.clone();
+        let target = self.engine().target.clone();
         Link::open(&target).await.unwrap()
     }
 
     fn server(&self) -> PathBuf {
         self.config.data_dir.join(files::SERVER)
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn marker(epoch: u64) -> Marker {
@@ -165,7 +94,7 @@ async fn a_new_server_boots_harmless_and_is_made_a_master_that_a_new_agent_finds
     assert!(fenced.is_sealed() && !fenced.open && fenced.incarnation == status.incarnation, "{fenced:?}");
 
     node.apply(EngineOp::Stop).await;
-    assert!(matches!(node.db().probe().await, election::Engine::Down { .. }));
+    assert!(matches!(node.engine().probe().await, election::Engine::Down { .. }));
     assert!(!files::ended_badly(&node.server()), "an orderly end leaves nothing to decide");
     node.apply(EngineOp::Start).await;
     let again = node.status().await;
@@ -180,13 +109,13 @@ async fn a_marker_never_hangs_and_a_master_whose_commits_wait_is_fenced_by_its_e
     assert!(status.need && status.guard);
     let begun = Instant::now();
     let next = Marker { counter: 2, ..marker(1) };
-    let refused = node.db().apply(&EngineOp::Mark(next)).await.unwrap_err();
+    let refused = node.engine().apply(&EngineOp::Mark(next)).await.unwrap_err();
     assert!(matches!(refused, EngineError::NoReplicas { .. }), "{refused}");
     assert!(begun.elapsed() < LIMIT / 2);
-    assert!(node.db().probe().await.status().is_some(), "the agent's own questions do not wait");
+    assert!(node.engine().probe().await.status().is_some(), "the agent's own questions do not wait");
 
     node.apply(EngineOp::Fence).await;
-    until("its end", async || matches!(node.db().probe().await, election::Engine::Down { .. }).then_some(())).await;
+    until("its end", async || matches!(node.engine().probe().await, election::Engine::Down { .. }).then_some(())).await;
     assert!(files::ended_badly(&node.server()));
 }
 
@@ -204,7 +133,7 @@ async fn held_writes_wait_and_are_released() {
         client.run("SET SESSION lock_wait_timeout = 60").await.unwrap();
         client.run("INSERT INTO app.t VALUES (1)").await
     });
-    assert!(matches!(node.db().apply(&EngineOp::Mark(marker(1))).await, Err(EngineError::Held { .. })));
+    assert!(matches!(node.engine().apply(&EngineOp::Mark(marker(1))).await, Err(EngineError::Held { .. })));
     assert_eq!(node.status().await.position, held.position, "nothing is written while writes are held");
     assert!(!write.is_finished());
     node.apply(EngineOp::Release).await;
@@ -225,7 +154,7 @@ async fn the_data_of_a_standalone_server_is_adopted() {
     let mut node = Node::prepared();
     fs::rename(before.server(), &node.config.data_dir).unwrap();
     node.open().await.unwrap();
-    let election::Engine::Foreign { why } = node.db().probe().await else { panic!("it must be foreign") };
+    let election::Engine::Foreign { why } = node.engine().probe().await else { panic!("it must be foreign") };
     assert!(why.contains("adopt"), "{why}");
     node.config.adopt = true;
     node.open().await.unwrap();
@@ -245,7 +174,7 @@ async fn a_folder_that_is_no_mariadbs_is_not_adopted() {
     fs::create_dir(&node.config.data_dir).unwrap();
     fs::write(node.config.data_dir.join("precious"), b"x").unwrap();
     node.open().await.unwrap();
-    let error = node.db().apply(&EngineOp::Start).await.unwrap_err().to_string();
+    let error = node.engine().apply(&EngineOp::Start).await.unwrap_err().to_string();
     assert!(error.contains("data_dir") && error.contains("ibdata1"), "{error}");
     assert!(node.config.data_dir.join("precious").exists());
 }
@@ -267,7 +196,7 @@ async fn who_may_not_follow_is_told_why() {
     let mut node = Node::started().await;
     let source = Address::new("127.0.0.1", 1);
     let channel = Some((Nonce::from("c"), Secret::new("hunter2")));
-    let error = node.db().apply(&EngineOp::Follow { source, channel }).await.unwrap_err().to_string();
+    let error = node.engine().apply(&EngineOp::Follow { source, channel }).await.unwrap_err().to_string();
     assert!(error.contains("127.0.0.1:1") && !error.contains("hunter2"), "{error}");
 }
 

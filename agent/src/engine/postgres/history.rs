@@ -12,7 +12,7 @@ use election::{Address, Secret};
 use serde::Deserialize;
 
 use super::link::{Link, literal};
-use super::{marker, probe};
+use super::{lsn, marker, probe};
 
 /// So many of the last bytes are compared: several records.
 const WINDOW: u64 = 1024;
@@ -144,15 +144,9 @@ pub(super) fn file_name(timeline: u32, position: u64, segment: u64) -> String {
 fn left_at(history: &str, timeline: u32) -> Option<u64> {
     let lines = history.lines().filter_map(|line| {
         let mut words = line.split_ascii_whitespace();
-        Some((words.next()?.parse::<u32>().ok()?, parse_lsn(words.next()?)?))
+        Some((words.next()?.parse::<u32>().ok()?, lsn::parse(words.next()?)?))
     });
     lines.into_iter().find(|(line, _)| *line == timeline).map(|(_, end)| end)
-}
-
-fn parse_lsn(text: &str) -> Option<u64> {
-    let (high, low) = text.split_once('/')?;
-    let part = |text| u64::from_str_radix(text, 16).ok();
-    Some(part(high)? << 32 | part(low)?)
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row};
 
 use super::config::SUPERUSER;
-use crate::engine::EngineError;
 
 /// The database that the marker is in.
 const DATABASE: &str = "postgres";
@@ -135,14 +134,6 @@ pub(super) fn is_missing(error: &sqlx::Error) -> bool {
 
 fn has_code(error: &sqlx::Error, code: &str) -> bool {
     error.as_database_error().and_then(|e| e.code()).is_some_and(|c| c == code)
-}
-
-/// For `map_err`.
-pub(super) fn fault(op: &'static str) -> impl Fn(sqlx::Error) -> EngineError {
-    move |source| match source.as_database_error() {
-        Some(answer) => EngineError::Refused { op, answer: answer.message().to_owned() },
-        None => EngineError::Sql { op, source },
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod config;
 mod history;
 mod link;
+mod lsn;
 mod marker;
 mod ops;
 mod probe;
@@ -17,12 +18,11 @@ mod start;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ::config::InstanceConfig;
-use election::{Address, EngineOp, Incarnation, Marker, Millis, Secret, Status};
+use election::{Address, EngineOp, Incarnation, Marker, Secret, Status};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::info;
@@ -33,9 +33,9 @@ use self::probe::{Answer, Around, Memo};
 use self::program::Program;
 use self::pursuit::Pursuit;
 use super::account::{self, Account};
-use super::folder::{self, Found, Identity};
+use super::setup::Setup;
 use super::supervise::{Life, Supervisor, end_stragglers};
-use super::{DEATH_LAG, Engine, EngineError, KEPT, OP_LIMIT, PROBE_LIMIT, Site};
+use super::{Engine, EngineError, KEPT, OP_LIMIT, PROBE_LIMIT, Site, folder, within};
 
 /// A start may have to make the server's folder first; a deposed master is ended and started again.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -80,21 +80,6 @@ pub struct Postgres {
     kept: Option<u64>,
     /// The epoch that the copy's data were last seen to be of.
     data_epoch: u64,
-}
-
-/// What the file says of the instance, and where it is.
-#[derive(Debug)]
-struct Setup {
-    group: String,
-    /// Where others reach it.
-    address: Address,
-    folder: PathBuf,
-    adopt: bool,
-    settings: BTreeMap<String, String>,
-    password_file: Option<PathBuf>,
-    site: Site,
-    /// Whom the server runs as, where that is another than the agent.
-    account: Option<Account>,
     /// Whom the agent runs as.
     agent: String,
 }
@@ -107,32 +92,21 @@ impl Postgres {
     /// See there.
     pub async fn open(instance: &InstanceConfig, site: &Site) -> Result<Self, EngineError> {
         let program = Program::find(instance.bin.as_deref()).await?;
-        let setup = Setup {
-            group: instance.group.to_string(),
-            address: Address::new(site.address.clone(), instance.port),
-            folder: folder::absolute(&instance.data_dir)?,
-            adopt: instance.adopt,
-            settings: instance.settings.clone(),
-            password_file: instance.password_file.clone(),
-            site: Site { data_dir: folder::absolute(&site.data_dir)?, ..site.clone() },
-            account: Account::for_server("PostgreSQL", "postgres").await?,
-            agent: account::own_name().await,
-        };
+        let account = Account::for_server("PostgreSQL", "postgres").await?;
+        let setup = Setup::new(instance, site, account)?;
+        check_address(&setup.address())?;
+        setup.check_socket(&setup.data_dir.join(format!(".s.PGSQL.{}", setup.port)))?;
         setup.check()?;
-        folder::prepare(&setup.site.data_dir)?;
-        if !matches!(setup.examine()?, Found::Foreign(_)) {
-            folder::prepare(&setup.folder)?;
-            setup.account.as_ref().map_or(Ok(()), |account| account.reaches(&setup.folder))?;
-        }
         let mut supervisor = Supervisor::new(setup.own_file("run.json"));
-        if supervisor.find(setup.address.port, Program::is_server)? {
+        if supervisor.find(setup.port, Program::is_server)? {
             info!(group = setup.group, "found the database of an earlier run of this agent");
         }
-        let gate = std::fs::read_to_string(setup.folder.join(config::HBA)).unwrap_or_default();
+        let gate = std::fs::read_to_string(setup.data_dir.join(config::HBA)).unwrap_or_default();
         Ok(Self {
             gate: Gate::read(&gate),
             kept: setup.kept(),
             data_epoch: 0,
+            agent: account::own_name().await,
             version: program.version.clone(),
             setup,
             program,
@@ -186,7 +160,7 @@ impl Postgres {
         let (answer, marker) = self.ask().await?;
         self.pursuit.has_come_back();
         self.pursue(&answer, marker.as_ref()).await;
-        let fresh = self.setup.folder.join(FRESH).exists();
+        let fresh = self.setup.data_dir.join(FRESH).exists();
         Ok(answer.status(Around {
             incarnation: self.incarnation(),
             version: &self.program.version,
@@ -211,15 +185,6 @@ impl Postgres {
         }
     }
 
-    /// What the folder makes of an instance that does not run.
-    fn at_rest(&self, why: String) -> election::Engine {
-        match self.setup.examine() {
-            Ok(Found::Foreign(why)) => election::Engine::Foreign { why },
-            Ok(_) => election::Engine::Down { why },
-            Err(e) => election::Engine::Down { why: format!("{why}; {e}") },
-        }
-    }
-
     /// What is said while the server cannot be asked, though nothing is wrong.
     fn unready(&self, syncing: bool) -> election::Engine {
         let run = if syncing { Incarnation::from("rebuilding") } else { self.incarnation() };
@@ -230,22 +195,10 @@ impl Postgres {
     /// What an answer that did not come makes of the instance.
     async fn unanswered(&mut self, broken: bool) -> election::Engine {
         self.link = None;
-        let mut life = self.supervisor.watch();
-        if broken {
-            let _ = timeout(DEATH_LAG, life.wait_for(|l| l.ended().is_some())).await;
+        match self.supervisor.life_after(broken).await {
+            Life::Down { why } => self.setup.at_rest(why),
+            Life::Running { since, .. } => self.setup.silent(self.heard, since, Some(self.incarnation())),
         }
-        match self.supervisor.life() {
-            Life::Down { why } => self.at_rest(why),
-            Life::Running { since, .. } => election::Engine::Silent {
-                since: self.millis(self.heard.unwrap_or(since).max(since)),
-                incarnation: Some(self.incarnation()),
-            },
-        }
-    }
-
-    fn millis(&self, at: Instant) -> Millis {
-        let since = at.saturating_duration_since(self.setup.site.origin);
-        Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// Kills the server and everything it has started.
@@ -259,7 +212,7 @@ impl Postgres {
 
     /// The server's processes outlive a killed one by a moment, or for as long as they are frozen.
     async fn end_stragglers(&self) {
-        let folder = self.setup.folder.clone();
+        let folder = self.setup.data_dir.clone();
         let _ = tokio::task::spawn_blocking(move || end_stragglers(&folder, Program::is_ours)).await;
     }
 
@@ -276,15 +229,9 @@ impl Postgres {
     /// Ends the process and removes everything in the folder but what says that it is ours.
     async fn reset(&mut self) -> Result<(), EngineError> {
         self.kill().await?;
-        match self.setup.examine()? {
-            Found::Ours => {}
-            Found::Foreign(why) => return Err(EngineError::Foreign { why }),
-            Found::Empty | Found::Adoptable => return Ok(()),
-        }
-        let folder = self.setup.folder.clone();
-        let done = tokio::task::spawn_blocking(move || folder::clear(&folder, &[LOG])).await;
-        self.kept = None;
-        done.unwrap_or_else(|e| Err(EngineError::io("clear", &self.setup.folder)(std::io::Error::other(e))))
+        let done = self.setup.clear(LOG).await;
+        self.kept = self.setup.kept();
+        done
     }
 
     async fn carry_out(&mut self, op: &EngineOp) -> Result<(), EngineError> {
@@ -311,7 +258,7 @@ impl Engine for Postgres {
         }
         if let Life::Down { why } = self.supervisor.life() {
             self.hang_up();
-            return self.at_rest(why);
+            return self.setup.at_rest(why);
         }
         match timeout(PROBE_LIMIT, self.look_again()).await {
             Ok(Ok(status)) => {
@@ -344,9 +291,7 @@ impl Engine for Postgres {
             EngineOp::Start | EngineOp::Fence | EngineOp::Stop | EngineOp::Reset => START_LIMIT,
             _ => OP_LIMIT,
         };
-        let ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        let done = timeout(limit, self.carry_out(op)).await;
-        let done = done.unwrap_or(Err(EngineError::Timeout { op: op.name(), ms }));
+        let done = within(limit, op.name(), self.carry_out(op)).await;
         if let Err(EngineError::Timeout { .. } | EngineError::Sql { .. }) = done {
             // A request that waits would hold up all that come after it on this connection.
             self.work = None;
@@ -372,84 +317,52 @@ impl Engine for Postgres {
 }
 
 impl Setup {
-    /// What can be known to fail before anything runs.
-    fn check(&self) -> Result<(), EngineError> {
-        folder::password(self.password_file.as_deref())?;
-        let unusable = |why: String| EngineError::Folder { path: self.folder.clone(), why };
-        if !config::fits(&self.address) {
-            let why = format!(
-                "the address {} is too long to be part of a standby's name: use an IP address or a shorter \
-                               host name as `node.address`",
-                self.address
-            );
-            return Err(EngineError::Foreign { why });
-        }
-        let socket = self.folder.join(format!(".s.PGSQL.{}", self.address.port));
-        if socket.as_os_str().len() > SOCKET_BYTES {
-            return Err(unusable(format!(
-                "is too long a path for a socket in it ({SOCKET_BYTES} bytes): name a shorter"
-            )));
-        }
-        Ok(())
-    }
-
-    /// A file of this instance in the agent's own folder.
-    fn own_file(&self, name: &str) -> PathBuf {
-        self.site.data_dir.join(format!("{}.{name}", self.group))
-    }
-
     /// The server's own folder.
     fn data(&self) -> PathBuf {
-        self.folder.join(DATA)
+        self.data_dir.join(DATA)
     }
 
     fn target(&self) -> Target {
-        Target { folder: self.folder.clone(), port: self.address.port }
-    }
-
-    fn examine(&self) -> Result<Found, EngineError> {
-        folder::examine(&self.folder, &self.group, self.adopt)
-    }
-
-    fn identity(&self) -> Identity {
-        Identity {
-            group: self.group.clone(),
-            node: self.site.node.clone(),
-            made_by: env!("CARGO_PKG_VERSION").to_owned(),
-        }
+        Target { folder: self.data_dir.clone(), port: self.port }
     }
 
     /// Replaces a file of the instance's folder that has to be there after a power cut.
     fn note(&self, name: &str, text: &str) -> Result<(), EngineError> {
-        folder::write_private(&self.folder.join(name), text.as_bytes())
+        folder::write_private(&self.data_dir.join(name), text.as_bytes())
     }
 
     /// Replaces a file that the server reads, and that is written anew before every start of it. Clients may wait for
     /// this, and no disk is waited for.
     fn write(&self, path: &Path, text: &str) -> Result<(), EngineError> {
         folder::write_passing(path, text.as_bytes())?;
-        self.account.as_ref().map_or(Ok(()), |account| account.own(path))
+        self.own(path)
     }
 
     /// Removes a file of the instance's folder, if it is there.
     fn remove(&self, name: &str) -> Result<(), EngineError> {
-        let path = self.folder.join(name);
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(EngineError::io("remove", &path)(e)),
-            _ => Ok(()),
-        }
+        let path = self.data_dir.join(name);
+        folder::remove_file(&path).map_err(EngineError::io("remove", &path))
     }
 
     fn write_gate(&self, gate: Gate) -> Result<(), EngineError> {
-        self.write(&self.folder.join(config::HBA), &gate.text(self.password_file.is_some()))
+        self.write(&self.data_dir.join(config::HBA), &gate.text(self.password_file.is_some()))
     }
 
     /// The newest epoch whose tail is kept, or noted to be.
     fn kept(&self) -> Option<u64> {
-        let noted = std::fs::read_to_string(self.folder.join(KEEP)).ok().and_then(|text| text.trim().parse().ok());
-        noted.max(folder::kept(&self.folder, KEPT))
+        let noted = std::fs::read_to_string(self.data_dir.join(KEEP)).ok().and_then(|text| text.trim().parse().ok());
+        noted.max(folder::kept(&self.data_dir, KEPT))
     }
 }
 
-/// How long the path of a socket may be.
-const SOCKET_BYTES: usize = 107;
+/// An address has to fit into a standby's name.
+fn check_address(address: &Address) -> Result<(), EngineError> {
+    if config::fits(address) {
+        return Ok(());
+    }
+    let why = format!(
+        "the address {address} is too long to be part of a standby's name: use an IP address or a shorter host name as \
+         `node.address`"
+    );
+    Err(EngineError::Foreign { why })
+}

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use tokio::time::sleep;
 
 use super::config::{self, Gate, HOT, Live, NOBODY, SUPERUSER};
-use super::link::{self, Link, fault};
+use super::link::{self, Link};
 use super::{FRESH, KEEP, Postgres, marker, probe};
 use crate::engine::{EngineError, folder};
 
@@ -61,11 +61,11 @@ impl Postgres {
     /// The connection for operations.
     async fn work(&mut self, op: &'static str) -> Result<&mut Link, EngineError> {
         if self.work.is_none() {
-            let link = Link::open(&self.setup.target()).await.map_err(fault(op))?;
+            let link = Link::open(&self.setup.target()).await.map_err(EngineError::sql(op))?;
             self.meet();
             self.work = Some(link);
         }
-        self.work.as_mut().ok_or_else(|| fault(op)(sqlx::Error::WorkerCrashed))
+        self.work.as_mut().ok_or_else(|| EngineError::sql(op)(sqlx::Error::WorkerCrashed))
     }
 
     /// Statements of the agent's, once more when an old connection has ended. What they do may be repeated.
@@ -80,7 +80,7 @@ impl Postgres {
             done => done,
         };
         self.memo.disk_full = done.as_ref().err().is_some_and(link::is_disk_full);
-        done.map_err(fault(op))
+        done.map_err(EngineError::sql(op))
     }
 
     async fn text(&mut self, op: &'static str, sql: &str) -> Result<Option<String>, EngineError> {
@@ -88,9 +88,9 @@ impl Postgres {
         match self.work(op).await?.text(sql).await {
             Err(error) if old && error.as_database_error().is_none() => {
                 self.work = None;
-                self.work(op).await?.text(sql).await.map_err(fault(op))
+                self.work(op).await?.text(sql).await.map_err(EngineError::sql(op))
             }
-            said => said.map_err(fault(op)),
+            said => said.map_err(EngineError::sql(op)),
         }
     }
 
@@ -108,7 +108,7 @@ impl Postgres {
 
     /// Puts these settings in force.
     async fn live(&mut self, op: &'static str, live: &Live) -> Result<(), EngineError> {
-        self.setup.write(&self.setup.folder.join(config::LIVE), &live.text())?;
+        self.setup.write(&self.setup.data_dir.join(config::LIVE), &live.text())?;
         self.text(op, "SELECT pg_reload_conf()::text").await?;
         let names = link::literal(&live.names);
         let source = link::literal(&live.source);
@@ -214,7 +214,7 @@ async fn names_in_force(pg: &mut Postgres, op: &'static str) -> Result<String, E
 async fn wait_for_copy(pg: &mut Postgres, op: &'static str) -> Result<(), EngineError> {
     let certified = match pg.ask().await {
         Ok((answer, _)) => answer.certified(&pg.memo).map(str::to_owned),
-        Err(error) => return Err(fault(op)(error)),
+        Err(error) => return Err(EngineError::sql(op)(error)),
     };
     let wanted = config::only(certified.as_deref().unwrap_or(NOBODY));
     if !pg.memo.waits {
@@ -230,8 +230,8 @@ async fn wait_for_copy(pg: &mut Postgres, op: &'static str) -> Result<(), Engine
 }
 
 async fn see_a_commit_wait(pg: &mut Postgres, op: &'static str) -> Result<(), EngineError> {
-    let mut trial = Link::open(&pg.setup.target()).await.map_err(fault(op))?;
-    trial.run("SET synchronous_commit = on").await.map_err(fault(op))?;
+    let mut trial = Link::open(&pg.setup.target()).await.map_err(EngineError::sql(op))?;
+    trial.run("SET synchronous_commit = on").await.map_err(EngineError::sql(op))?;
     let pid = trial.pid;
     loop {
         let mut commit = std::pin::pin!(trial.run("SELECT pg_logical_emit_message(true, 'understudy', '')"));
@@ -239,7 +239,7 @@ async fn see_a_commit_wait(pg: &mut Postgres, op: &'static str) -> Result<(), En
         let seen = tokio::select! {
             biased;
             // It did not wait: not yet in force.
-            done = &mut commit => { done.map_err(fault(op))?; false }
+            done = &mut commit => { done.map_err(EngineError::sql(op))?; false }
             seen = pg.until(op, &waits) => { seen?; true }
         };
         if seen {
@@ -264,7 +264,7 @@ async fn wait_for_nobody(pg: &mut Postgres, op: &'static str, guarded: bool) -> 
 }
 
 async fn exclusive(pg: &mut Postgres, op: &'static str, channel: &Nonce, secret: &Secret) -> Result<(), EngineError> {
-    pg.run(op, &marker::set_password(HOT, secret)).await.map_err(|e| without(e, secret))?;
+    pg.run(op, &marker::set_password(HOT, secret)).await.map_err(|e| e.without(secret))?;
     let gate = Gate { exclusive: true, ..pg.gate };
     pg.let_in(op, gate).await?;
     pg.text(op, "SELECT count(pg_terminate_backend(pid))::text FROM pg_stat_activity WHERE backend_type = 'walsender'")
@@ -332,15 +332,5 @@ async fn quiesce(pg: &mut Postgres, op: &'static str, end: bool) -> Result<(), E
             return Ok(());
         }
         sleep(LOOK_AGAIN).await;
-    }
-}
-
-/// The same error, should the server have repeated the password in its words.
-fn without(error: EngineError, secret: &Secret) -> EngineError {
-    match error {
-        EngineError::Refused { op, answer } => {
-            EngineError::Refused { op, answer: answer.replace(secret.reveal(), "[secret]") }
-        }
-        other => other,
     }
 }

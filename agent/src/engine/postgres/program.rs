@@ -1,13 +1,9 @@
 //! Which programs are run, and which version they are.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use tokio::process::Command;
-
-use crate::engine::EngineError;
+use crate::engine::{EngineError, program};
 
 /// The package that brings a server.
 const INSTALL: &str = "postgresql";
@@ -23,9 +19,6 @@ const DEBIAN: &str = "/usr/lib/postgresql";
 
 /// The programs that an instance's life takes.
 const NEEDED: [&str; 4] = ["postgres", "initdb", "pg_basebackup", "pg_rewind"];
-
-/// A program that does not tell its version within this is no server.
-const VERSION_LIMIT: Duration = Duration::from_secs(5);
 
 /// The folder of a server's programs.
 #[derive(Debug, Clone)]
@@ -45,7 +38,7 @@ impl Program {
                 return Err(EngineError::ProgramMissing { looked, install: INSTALL });
             }
         }
-        let (version, major) = version_of(&folder.join(NEEDED[0])).await?;
+        let (version, major) = program::version(&folder.join(NEEDED[0]), &[], WANTED, judge).await?;
         Ok(Self { folder, version, major })
     }
 
@@ -74,10 +67,9 @@ fn locate(bin: Option<&Path>) -> Result<PathBuf, EngineError> {
         let found = folder.filter(|folder| has_server(folder)).map(Path::to_owned);
         return found.ok_or_else(|| missing(format!("`bin` is {}", bin.display())));
     }
-    let path = env::var_os("PATH").unwrap_or_default();
     // Often only a link to one of the programs is on PATH.
     let real = |folder: PathBuf| folder.join(NEEDED[0]).canonicalize().ok()?.parent().map(Path::to_owned);
-    let on_path = env::split_paths(&path).filter_map(real).find(|folder| is_whole(folder));
+    let on_path = program::search_path().into_iter().filter_map(real).find(|folder| is_whole(folder));
     on_path.or_else(newest).ok_or_else(|| missing(format!("{} in PATH and below {DEBIAN}", NEEDED[0])))
 }
 
@@ -92,22 +84,10 @@ fn newest() -> Option<PathBuf> {
     folders.filter(|(_, folder)| folder.join(NEEDED[0]).is_file()).max().map(|(_, folder)| folder)
 }
 
-async fn version_of(path: &Path) -> Result<(String, u32), EngineError> {
-    let unusable = |why: String| EngineError::Program { path: path.to_owned(), why, wanted: WANTED };
-    let asked = Command::new(path).arg("--version").kill_on_drop(true).output();
-    let output = match tokio::time::timeout(VERSION_LIMIT, asked).await {
-        Ok(Ok(output)) => output,
-        Ok(Err(e)) => return Err(unusable(format!("it does not run ({e})"))),
-        Err(_) => return Err(unusable("it does not tell its version".to_owned())),
-    };
-    let text = String::from_utf8_lossy(&output.stdout);
-    let Some((version, major)) = parse_version(&text) else {
-        return Err(unusable(format!("its `--version` says `{}`", text.lines().next().unwrap_or_default().trim())));
-    };
-    if major < LEAST_MAJOR {
-        return Err(unusable(format!("it is PostgreSQL {version}")));
-    }
-    Ok((version, major))
+/// Its version, or what it is that is too old.
+fn judge(text: &str) -> Option<Result<(String, u32), String>> {
+    let (version, major) = parse_version(text)?;
+    Some(if major < LEAST_MAJOR { Err(format!("PostgreSQL {version}")) } else { Ok((version, major)) })
 }
 
 fn parse_version(text: &str) -> Option<(String, u32)> {

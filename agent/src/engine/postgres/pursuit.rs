@@ -156,7 +156,7 @@ impl Postgres {
 
     /// An agent that was started anew is told to follow with the password that its server has.
     fn recall(&self, source: &Address) -> Result<Wish, EngineError> {
-        let path = self.setup.folder.join(config::PASSFILE);
+        let path = self.setup.data_dir.join(config::PASSFILE);
         let text = std::fs::read_to_string(&path).map_err(EngineError::io("read", &path))?;
         let secret = text.trim().strip_prefix("*:*:*:*:").unwrap_or_default().to_owned();
         Ok(Wish { source: source.clone(), channel: Nonce::default(), secret: Secret::new(secret) })
@@ -208,7 +208,7 @@ impl Postgres {
 
     /// Compares what is wished with what is, and does the next thing about the difference.
     pub(super) async fn pursue(&mut self, answer: &Answer, marker: Option<&Marker>) {
-        if self.setup.folder.join(rebuild::INCOMPLETE).exists() {
+        if self.setup.data_dir.join(rebuild::INCOMPLETE).exists() {
             // It answers, so it has been fed all it takes.
             if let Err(error) = self.setup.remove(rebuild::INCOMPLETE) {
                 warn!(group = self.setup.group, "{}", crate::error_chain(&error));
@@ -304,7 +304,7 @@ impl Postgres {
             group: self.setup.group.clone(),
             program: self.program.clone(),
             account: self.setup.account.clone(),
-            folder: self.setup.folder.clone(),
+            folder: self.setup.data_dir.clone(),
             data: self.setup.data(),
             source: wish.source,
             secret: wish.secret,
@@ -319,17 +319,17 @@ impl Postgres {
     /// Where the server is to replicate from, as its setting.
     fn source_text(&self) -> Option<String> {
         let wish = self.pursuit.wish.as_ref()?;
-        let name = config::standby_name(&self.setup.address, &wish.channel);
-        let passfile = self.setup.folder.join(config::PASSFILE);
+        let name = config::standby_name(&self.setup.address(), &wish.channel);
+        let passfile = self.setup.data_dir.join(config::PASSFILE);
         Some(config::source(&wish.source, marker::role_of(&wish.secret), &name, &passfile))
     }
 
     /// Lets the server replicate from where it is wished. Takes effect a moment later.
     fn point(&mut self) -> Result<(), EngineError> {
         let (Some(source), Some(wish)) = (self.source_text(), &self.pursuit.wish) else { return Ok(()) };
-        self.setup.write(&self.setup.folder.join(config::PASSFILE), &config::passfile(wish.secret.reveal()))?;
+        self.setup.write(&self.setup.data_dir.join(config::PASSFILE), &config::passfile(wish.secret.reveal()))?;
         let live = config::Live { source, ..config::Live::sealed() };
-        self.setup.write(&self.setup.folder.join(config::LIVE), &live.text())?;
+        self.setup.write(&self.setup.data_dir.join(config::LIVE), &live.text())?;
         if let Some(handle) = self.supervisor.handle() {
             handle.signal(rustix::process::Signal::HUP);
         }

@@ -14,7 +14,7 @@ use election::{Address, Secret};
 use rustix::process::Signal;
 use tokio::process::Command;
 
-use super::config;
+use super::{config, lsn};
 use super::history::{Own, file_name};
 use super::marker;
 use super::program::Program;
@@ -149,10 +149,7 @@ pub(super) fn forget_overrides(data: &Path) -> Result<(), EngineError> {
     };
     let managed = |line: &&str| {
         let name = line.split(['=', ' ']).next().unwrap_or_default().to_ascii_lowercase();
-        !::config::POSTGRES_MANAGED.iter().any(|(pattern, _)| match pattern.strip_suffix('*') {
-            Some(start) => name.starts_with(start),
-            None => *pattern == name,
-        })
+        !::config::is_managed(::config::POSTGRES_MANAGED, &name)
     };
     let kept: Vec<&str> = text.lines().filter(managed).collect();
     if kept.len() == text.lines().count() {
@@ -166,46 +163,28 @@ fn save(tail: &Tail, folder: &Path) -> Result<(), EngineError> {
     let to = folder.join(format!("{KEPT}{}", tail.epoch));
     let own = &tail.own;
     let from = tail.fork.map(|fork| file_name(own.timeline, fork, own.segment));
-    let copy = || -> io::Result<()> {
-        if to.exists() {
-            return Ok(());
-        }
-        let new = to.with_extension("new");
-        remove_all(&new)?;
-        fs::create_dir(&new)?;
+    folder::appear(&to, |new| {
         let prefix = format!("{:08X}", own.timeline);
+        let last = file_name(own.timeline, own.end, own.segment);
         for entry in fs::read_dir(&own.wal)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let segment = name.len() == 24 && name.starts_with(&prefix);
-            let last = file_name(own.timeline, own.end, own.segment);
             if segment && from.as_ref().is_none_or(|from| name >= *from) && name <= last {
-                fs::copy(entry.path(), new.join(&name))?;
-                fs::File::open(new.join(&name))?.sync_all()?;
+                folder::copy_synced(&entry.path(), &new.join(&name))?;
             }
         }
-        let lsn = |at: u64| format!("{:X}/{:X}", at >> 32, at & 0xffff_ffff);
         let note = serde_json::json!({
-            "system": own.system, "timeline": own.timeline, "parted_at": tail.fork.map(lsn), "end": lsn(own.end),
+            "system": own.system, "timeline": own.timeline, "parted_at": tail.fork.map(lsn::text), "end": lsn::text(own.end),
         });
         fs::write(new.join("tail.json"), note.to_string() + "\n")?;
-        fs::File::open(new.join("tail.json"))?.sync_all()?;
-        fs::rename(&new, &to)?;
-        fs::File::open(folder)?.sync_all()
-    };
-    copy().map_err(EngineError::io("copy into", &to))
+        fs::File::open(new.join("tail.json"))?.sync_all()
+    })
 }
 
 /// Removes a folder, if it is there.
 pub(super) fn remove(path: &Path) -> Result<(), EngineError> {
-    remove_all(path).map_err(EngineError::io("remove", path))
-}
-
-fn remove_all(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
-    }
+    folder::remove_tree(path).map_err(EngineError::io("remove", path))
 }
 
 #[cfg(test)]

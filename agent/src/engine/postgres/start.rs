@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::process::Command;
-use tokio::time::timeout;
 use tracing::info;
 
 use super::config::{Gate, Live, Plan, SUPERUSER};
 use super::link::{self, Link};
 use super::program::Program;
 use super::rebuild::{INCOMPLETE, forget_overrides, remove};
-use super::{DATA, FRESH, LOG, Postgres, Setup, config};
-use crate::engine::folder::{self, Found, IDENTITY};
+use super::{DATA, FRESH, LOG, Postgres, config};
+use crate::engine::folder::IDENTITY;
+use crate::engine::setup::Setup;
 use crate::engine::supervise::end_stragglers;
 use crate::engine::{EngineError, KEPT};
 
@@ -46,12 +46,7 @@ impl Postgres {
                 }
                 _ => return Ok(()),
             }
-            let mut life = self.supervisor.watch();
-            let ended = timeout(START_POLL, life.wait_for(|l| l.ended().is_some())).await;
-            if let Ok(Ok(life)) = ended {
-                let why = life.ended().unwrap_or_default().to_owned();
-                return Err(EngineError::StartFailed { why });
-            }
+            self.supervisor.still_runs(START_POLL).await?;
         }
     }
 
@@ -76,35 +71,25 @@ impl Postgres {
         let ours = data.is_some() && link("cwd") == data && link("exe").is_some_and(|exe| Program::is_server(&exe));
         // What the agent itself did not start has other files.
         let by_agent = fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
-            let file = self.setup.folder.join(config::MAIN);
+            let file = self.setup.data_dir.join(config::MAIN);
             String::from_utf8_lossy(&line).contains(&*file.to_string_lossy())
         });
-        Ok(ours && by_agent && self.supervisor.adopt(pid, self.setup.address.port)?)
+        Ok(ours && by_agent && self.supervisor.adopt(pid, self.setup.port)?)
     }
 
     /// Sees that there is a whole folder to start on.
     async fn prepare(&mut self) -> Result<(), EngineError> {
         let setup = &self.setup;
-        match setup.examine()? {
-            Found::Foreign(why) => return Err(EngineError::Foreign { why }),
-            Found::Ours => folder::prepare(&setup.folder)?,
-            Found::Empty => {
-                folder::prepare(&setup.folder)?;
-                folder::claim(&setup.folder, &setup.identity())?;
-            }
-            Found::Adoptable => {
-                setup.check_adoptable(&self.program)?;
-                setup.note(ADOPTING, "")?;
-                folder::claim(&setup.folder, &setup.identity())?;
-            }
-        }
-        setup.account.as_ref().map_or(Ok(()), |account| account.own(&setup.folder))?;
+        setup.claim(|| {
+            setup.check_adoptable(&self.program)?;
+            setup.note(ADOPTING, "")
+        })?;
         self.end_stragglers().await;
         let setup = &self.setup;
-        if setup.folder.join(ADOPTING).exists() {
+        if setup.data_dir.join(ADOPTING).exists() {
             setup.adopt()?;
         }
-        if setup.folder.join(INCOMPLETE).exists() {
+        if setup.data_dir.join(INCOMPLETE).exists() {
             info!(group = setup.group, "the copy was not whole: it is thrown away");
             remove(&setup.data())?;
             setup.remove(INCOMPLETE)?;
@@ -129,11 +114,11 @@ impl Postgres {
     /// Makes a new server's folder, which appears whole or not at all.
     async fn initialise(&self) -> Result<(), EngineError> {
         let setup = &self.setup;
-        let new = setup.folder.join(format!("{DATA}.new"));
+        let new = setup.data_dir.join(format!("{DATA}.new"));
         remove(&new)?;
         let mut command = Command::new(self.program.path("initdb"));
         command.arg("--pgdata").arg(&new).args(["--username", SUPERUSER, "--auth", "reject", "--data-checksums"]);
-        command.args(["--encoding", "UTF8", "--locale", "C.UTF-8"]).current_dir(&setup.folder).env("LC_ALL", "C");
+        command.args(["--encoding", "UTF8", "--locale", "C.UTF-8"]).current_dir(&setup.data_dir).env("LC_ALL", "C");
         if let Some(account) = &setup.account {
             account.run(&mut command);
         }
@@ -153,18 +138,18 @@ impl Postgres {
     pub(super) fn launch(&mut self, source: &str) -> Result<(), EngineError> {
         let setup = &self.setup;
         let data = setup.data();
-        end_stragglers(&setup.folder, Program::is_ours);
+        end_stragglers(&setup.data_dir, Program::is_ours);
         forget_overrides(&data)?;
         self.boot_as_standby()?;
         let plan = Plan {
-            address: &setup.address.host,
-            port: setup.address.port,
-            folder: &setup.folder,
+            address: &setup.site.address,
+            port: setup.port,
+            folder: &setup.data_dir,
             settings: &setup.settings,
         };
-        setup.write(&setup.folder.join(config::MAIN), &config::generate(&plan))?;
-        setup.write(&setup.folder.join(config::IDENT), &config::ident(&setup.agent))?;
-        setup.write(&setup.folder.join(config::LIVE), &Live { source: source.to_owned(), ..Live::sealed() }.text())?;
+        setup.write(&setup.data_dir.join(config::MAIN), &config::generate(&plan))?;
+        setup.write(&setup.data_dir.join(config::IDENT), &config::ident(&self.agent))?;
+        setup.write(&setup.data_dir.join(config::LIVE), &Live { source: source.to_owned(), ..Live::sealed() }.text())?;
         setup.write_gate(Gate::COPY)?;
         self.gate = Gate::COPY;
         let mut command = Command::new(self.program.path("postgres"));
@@ -172,9 +157,9 @@ impl Postgres {
             .arg("-D")
             .arg(&data)
             .arg("-c")
-            .arg(format!("config_file={}", setup.folder.join(config::MAIN).display()));
+            .arg(format!("config_file={}", setup.data_dir.join(config::MAIN).display()));
         command.current_dir(&data).env("LC_ALL", "C");
-        let (log, port) = (setup.folder.join(LOG), setup.address.port);
+        let (log, port) = (setup.data_dir.join(LOG), setup.port);
         self.supervisor.spawn(command, self.setup.account.as_ref(), &log, port)?;
         self.hang_up();
         self.meet();
@@ -195,8 +180,8 @@ impl Setup {
     /// Whether a folder that is to be adopted is a server's that is down.
     fn check_adoptable(&self, program: &Program) -> Result<(), EngineError> {
         let foreign = |why: String| EngineError::Foreign { why };
-        let shown = self.folder.display();
-        let Ok(version) = fs::read_to_string(self.folder.join("PG_VERSION")) else {
+        let shown = self.data_dir.display();
+        let Ok(version) = fs::read_to_string(self.data_dir.join("PG_VERSION")) else {
             return Err(foreign(format!(
                 "{shown} is to be adopted, but it is no data folder of PostgreSQL (there is no `PG_VERSION` in it): \
                  nothing was touched. Name the folder that `SHOW data_directory` tells"
@@ -210,7 +195,7 @@ impl Setup {
                 program.version
             )));
         }
-        let note = fs::read_to_string(self.folder.join("postmaster.pid")).unwrap_or_default();
+        let note = fs::read_to_string(self.data_dir.join("postmaster.pid")).unwrap_or_default();
         let pid = note.lines().next().and_then(|line| line.trim().parse::<u32>().ok());
         if let Some(pid) = pid.filter(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
             return Err(foreign(format!(
@@ -223,7 +208,7 @@ impl Setup {
 
     /// Moves a server's folder below the instance's; may be gone on with after a crash.
     fn adopt(&self) -> Result<(), EngineError> {
-        let (folder, data) = (&self.folder, self.data());
+        let (folder, data) = (&self.data_dir, self.data());
         let ours = |name: &str| [IDENTITY, DATA, ADOPTING, LOG, "lost+found"].contains(&name) || name.starts_with(KEPT);
         let adopt = || -> io::Result<()> {
             match fs::create_dir(&data) {

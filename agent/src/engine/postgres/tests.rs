@@ -1,68 +1,28 @@
 //! The operations against real PostgreSQL processes.
 
-use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use ::config::InstanceConfig;
-use election::{Address, Engine as Seen, EngineOp, EngineRole, GroupName, Marker, Nonce, Secret, Status};
+use election::{Engine as Seen, EngineOp, EngineRole, Marker, Nonce, Secret, Status};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
-use tempfile::TempDir;
 
 use super::{Postgres, rebuild};
+use crate::engine::testing::{self, LIMIT, Tested};
 use crate::engine::{Engine, EngineError, Site};
 
-/// Far more than anything here takes, on a machine that does other things as well.
-const LIMIT: Duration = Duration::from_secs(60);
+type Node = testing::Node<Postgres>;
 
-struct Node {
-    engine: Option<Postgres>,
-    config: InstanceConfig,
-    site: Site,
-    dir: TempDir,
-    /// The secret that a `Channel` really set, by its name.
-    secret: Option<Secret>,
-}
+impl Tested for Postgres {
+    const KIND: ::config::Engine = ::config::Engine::Postgres;
+    const LOG: &'static str = super::LOG;
 
-impl Drop for Node {
-    /// Kills what was started here, and nothing else: all of it works below this folder.
-    fn drop(&mut self) {
-        self.engine = None;
-        super::end_stragglers(self.dir.path(), |_| true);
+    async fn open(config: &InstanceConfig, site: &Site) -> Result<Self, EngineError> {
+        Postgres::open(config, site).await
     }
 }
 
 impl Node {
-    /// Nothing opened yet.
-    fn prepared() -> Self {
-        let dir = tempfile::Builder::new().prefix("understudy-pg-").tempdir().unwrap();
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
-        let config = InstanceConfig {
-            group: GroupName::from("g"),
-            engine: ::config::Engine::Postgres,
-            port: TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port(),
-            data_dir: dir.path().join("data"),
-            priority: 100,
-            ..InstanceConfig::default()
-        };
-        let site = Site {
-            node: "db1".into(),
-            address: "127.0.0.1".into(),
-            data_dir: dir.path().join("agent"),
-            origin: Instant::now(),
-            agents: tokio::sync::watch::channel(Default::default()).1,
-        };
-        Self { engine: None, config, site, dir, secret: None }
-    }
-
-    /// What an agent does when it starts: also in place of one that is gone.
-    async fn open(&mut self) -> Result<(), EngineError> {
-        self.engine = None;
-        self.engine = Some(Postgres::open(&self.config, &self.site).await?);
-        Ok(())
-    }
-
     async fn started() -> Self {
         let mut node = Self::prepared();
         node.open().await.unwrap();
@@ -93,22 +53,12 @@ impl Node {
         self.until("a fed copy", fed).await;
     }
 
-    fn engine(&mut self) -> &mut Postgres {
-        self.engine.as_mut().unwrap()
-    }
-
-    async fn apply(&mut self, op: EngineOp) {
-        let name = op.name();
-        self.engine().apply(&op).await.unwrap_or_else(|e| panic!("{name}: {}", crate::error_chain(&e)));
-    }
-
     /// Gives a password out, and says what has to be used.
     async fn channel(&mut self, name: &str, exclusive: bool) -> (Nonce, Secret) {
         let asked = Secret::new(format!("secret-{name}"));
         let (name, secret) = (Nonce::from(name), asked.clone());
         self.apply(EngineOp::Channel { name: name.clone(), secret, exclusive }).await;
-        self.secret = self.engine().secret_in_force();
-        (name, self.secret.clone().unwrap_or(asked))
+        (name, self.engine().secret_in_force().unwrap_or(asked))
     }
 
     /// Makes `copy` the one that commits wait for.
@@ -132,37 +82,6 @@ impl Node {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-    }
-
-    async fn status(&mut self) -> Status {
-        match self.engine().probe().await {
-            Seen::Up(status) => *status,
-            other => panic!("not up: {other:?}"),
-        }
-    }
-
-    async fn until(&mut self, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
-        let end = Instant::now() + LIMIT;
-        loop {
-            let seen = self.engine().probe().await;
-            if let Seen::Up(status) = &seen
-                && wanted(status)
-            {
-                return (**status).clone();
-            }
-            assert!(Instant::now() < end, "{what} did not come: {seen:?}\n{}", self.log());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    fn log(&self) -> String {
-        let text = std::fs::read_to_string(self.config.data_dir.join(super::LOG)).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(30)..].join("\n")
-    }
-
-    fn address(&self) -> Address {
-        Address::new("127.0.0.1", self.config.port)
     }
 
     async fn client(&self) -> Result<PgConnection, sqlx::Error> {

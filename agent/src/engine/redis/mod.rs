@@ -14,13 +14,12 @@ mod tear;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ::config::InstanceConfig;
-use election::{EngineOp, Incarnation, Millis, Secret, Status};
+use election::{EngineOp, Incarnation, Secret, Status};
 use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -31,9 +30,9 @@ use self::link::{Link, Target};
 use self::probe::{Answers, Info, Memo};
 use self::program::Program;
 use self::tear::Tear;
-use super::folder::{self, Found, Identity};
+use super::setup::Setup;
 use super::supervise::{Life, Supervisor};
-use super::{DEATH_LAG, Engine, EngineError, KEPT, OP_LIMIT, PROBE_LIMIT, Site};
+use super::{Engine, EngineError, KEPT, OP_LIMIT, PROBE_LIMIT, Site, folder, within};
 
 /// How long an orderly end may take: the append-only file is put on disk in it.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -69,18 +68,6 @@ pub struct Redis {
     kept: Option<u64>,
 }
 
-/// What the file says of the instance, and where it is.
-#[derive(Debug)]
-struct Setup {
-    group: String,
-    port: u16,
-    data_dir: PathBuf,
-    adopt: bool,
-    settings: BTreeMap<String, String>,
-    password_file: Option<PathBuf>,
-    site: Site,
-}
-
 impl Redis {
     /// See [`Database::open`](super::Database::open).
     ///
@@ -88,21 +75,9 @@ impl Redis {
     ///
     /// See there.
     pub async fn open(instance: &InstanceConfig, site: &Site) -> Result<Self, EngineError> {
-        let setup = Setup {
-            group: instance.group.to_string(),
-            port: instance.port,
-            data_dir: folder::absolute(&instance.data_dir)?,
-            adopt: instance.adopt,
-            settings: instance.settings.clone(),
-            password_file: instance.password_file.clone(),
-            site: Site { data_dir: folder::absolute(&site.data_dir)?, ..site.clone() },
-        };
+        let setup = Setup::new(instance, site, None)?;
         let program = Program::find(instance.bin.as_deref()).await?;
-        setup.client_password()?;
-        folder::prepare(&setup.site.data_dir)?;
-        if !matches!(setup.examine()?, Found::Foreign(_)) {
-            folder::prepare(&setup.data_dir)?;
-        }
+        setup.check()?;
         let target = Target {
             port: setup.port,
             database: config::marker_database(&setup.settings),
@@ -192,20 +167,6 @@ impl Redis {
         }
     }
 
-    /// What the folder makes of an instance that does not run.
-    fn at_rest(&self, why: String) -> election::Engine {
-        match self.setup.examine() {
-            Ok(Found::Foreign(why)) => election::Engine::Foreign { why },
-            Ok(_) => election::Engine::Down { why },
-            Err(e) => election::Engine::Down { why: format!("{why}; {e}") },
-        }
-    }
-
-    fn millis(&self, at: Instant) -> Millis {
-        let since = at.saturating_duration_since(self.setup.site.origin);
-        Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-    }
-
     /// Makes the process run, and waits until it answers.
     async fn start(&mut self) -> Result<(), EngineError> {
         if self.supervisor.life().ended().is_some() && !self.adopt_by_port().await? {
@@ -218,12 +179,7 @@ impl Redis {
                 // which will find the port taken and end.
                 Err(e) => tracing::trace!(group = self.setup.group, error = %e, "not answering yet"),
             }
-            let mut life = self.supervisor.watch();
-            let ended = timeout(START_POLL, life.wait_for(|l| l.ended().is_some())).await;
-            if let Ok(Ok(life)) = ended {
-                let why = life.ended().unwrap_or_default().to_owned();
-                return Err(EngineError::StartFailed { why });
-            }
+            self.supervisor.still_runs(START_POLL).await?;
         }
     }
 
@@ -246,14 +202,7 @@ impl Redis {
     /// Starts a new process.
     fn launch(&mut self) -> Result<(), EngineError> {
         let setup = &self.setup;
-        match setup.examine()? {
-            Found::Foreign(why) => return Err(EngineError::Foreign { why }),
-            Found::Ours => folder::prepare(&setup.data_dir)?,
-            Found::Empty | Found::Adoptable => {
-                folder::prepare(&setup.data_dir)?;
-                folder::claim(&setup.data_dir, &setup.identity())?;
-            }
-        }
+        setup.claim(|| Ok(()))?;
         let clients = setup.client_password()?;
         let file = setup.own_file("redis.conf");
         let text = config::generate(&Plan {
@@ -277,7 +226,6 @@ impl Redis {
 
     /// Ends the process in an orderly way; one that takes too long, or does not listen, is killed.
     async fn stop(&mut self) -> Result<(), EngineError> {
-        let mut life = self.supervisor.watch();
         if self.supervisor.life().ended().is_some() {
             return Ok(());
         }
@@ -288,42 +236,29 @@ impl Redis {
             let _ = timeout(PROBE_LIMIT, link.run(&commands)).await;
         }
         self.link = None;
-        let ended = timeout(STOP_LIMIT, life.wait_for(|l| l.ended().is_some())).await.is_ok();
-        if ended { Ok(()) } else { self.supervisor.kill().await }
+        self.supervisor.end_within(STOP_LIMIT).await
     }
 
     /// Ends the process and removes everything in the folder but what says that it is ours.
     async fn reset(&mut self) -> Result<(), EngineError> {
         self.link = None;
         self.supervisor.kill().await?;
-        let folder = self.setup.data_dir.clone();
-        match self.setup.examine()? {
-            Found::Ours => {}
-            Found::Foreign(why) => return Err(EngineError::Foreign { why }),
-            Found::Empty | Found::Adoptable => return Ok(()),
-        }
-        let done = tokio::task::spawn_blocking(move || folder::clear(&folder, &[LOG])).await;
-        done.unwrap_or_else(|e| Err(EngineError::io("clear", &self.setup.data_dir)(io::Error::other(e))))
+        self.setup.clear(LOG).await
     }
 
     /// What an answer that did not come makes of the instance.
     async fn unanswered(&mut self, broken: bool) -> election::Engine {
         self.link = None;
-        let mut life = self.supervisor.watch();
-        if broken {
-            let _ = timeout(DEATH_LAG, life.wait_for(|l| l.ended().is_some())).await;
-        }
-        let life = self.supervisor.life();
+        let life = self.supervisor.life_after(broken).await;
         if broken && life.ended().is_none() && link::is_crowded(self.setup.port).await {
             // An answer, though not one that says much: it is no reason to kill the process.
             self.heard = Some(Instant::now());
         }
         match life {
-            Life::Down { why } => self.at_rest(why),
-            Life::Running { since, .. } => election::Engine::Silent {
-                since: self.millis(self.heard.unwrap_or(since).max(since)),
-                incarnation: self.heard.and(self.heard_from.clone()),
-            },
+            Life::Down { why } => self.setup.at_rest(why),
+            Life::Running { since, .. } => {
+                self.setup.silent(self.heard, since, self.heard.and(self.heard_from.clone()))
+            }
         }
     }
 }
@@ -332,7 +267,7 @@ impl Engine for Redis {
     async fn probe(&mut self) -> election::Engine {
         if let Life::Down { why } = self.supervisor.life() {
             self.link = None;
-            return self.at_rest(why);
+            return self.setup.at_rest(why);
         }
         match timeout(PROBE_LIMIT, self.look_again()).await {
             Ok(Ok(status)) => {
@@ -369,12 +304,10 @@ impl Engine for Redis {
         if let (Life::Down { why }, false) = (self.supervisor.life(), matches!(op, EngineOp::Start)) {
             return Err(EngineError::NotRunning { op: op.name(), why });
         }
-        let done = timeout(OP_LIMIT, async {
+        let done = within(OP_LIMIT, op.name(), async {
             if matches!(op, EngineOp::Start) { self.start().await } else { ops::apply(self, op).await }
         })
         .await;
-        let ms = u64::try_from(OP_LIMIT.as_millis()).unwrap_or(u64::MAX);
-        let done = done.unwrap_or(Err(EngineError::Timeout { op: op.name(), ms }));
         if let Err(EngineError::Timeout { .. } | EngineError::Connection { .. }) = done {
             // A request that waits would hold up all that come after it on this connection.
             self.link = None;
@@ -396,33 +329,6 @@ impl Engine for Redis {
 }
 
 impl Setup {
-    /// A file of this instance in the agent's own folder.
-    fn own_file(&self, name: &str) -> PathBuf {
-        self.site.data_dir.join(format!("{}.{name}", self.group))
-    }
-
-    fn examine(&self) -> Result<Found, EngineError> {
-        folder::examine(&self.data_dir, &self.group, self.adopt)
-    }
-
-    fn identity(&self) -> Identity {
-        Identity {
-            group: self.group.clone(),
-            node: self.site.node.clone(),
-            made_by: env!("CARGO_PKG_VERSION").to_owned(),
-        }
-    }
-
-    /// The clients' password.
-    fn client_password(&self) -> Result<Option<Secret>, EngineError> {
-        folder::password(self.password_file.as_deref())
-    }
-
-    /// The agent's own password, drawn once, so that a restarted agent can log in to the running process.
-    fn agent_password(&self) -> Result<Secret, EngineError> {
-        folder::own_secret(&self.own_file("secret"))
-    }
-
     /// A folder that was adopted with a snapshot and no append-only file. A Redis that is started with the append-only
     /// file on would come up empty there.
     fn has_snapshot_only(&self) -> bool {

@@ -1,12 +1,8 @@
 //! Which program is run, and which version it is.
 
-use std::env;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use tokio::process::Command;
-
-use crate::engine::EngineError;
+use crate::engine::{EngineError, program};
 
 /// The names that are looked for, in this order.
 const NAMES: [&str; 2] = ["redis-server", "valkey-server"];
@@ -20,9 +16,6 @@ const INSTALL: &str = "redis-server";
 /// What would do in place of a program that cannot be used.
 const WANTED: &str = "a redis-server >= 7.0 or a valkey-server";
 
-/// A program that does not tell its version within this is no server.
-const VERSION_LIMIT: Duration = Duration::from_secs(5);
-
 /// A server's program.
 #[derive(Debug, Clone)]
 pub(super) struct Program {
@@ -34,7 +27,7 @@ impl Program {
     /// Finds it and asks its version.
     pub(super) async fn find(bin: Option<&Path>) -> Result<Self, EngineError> {
         let path = locate(bin)?;
-        let version = version_of(&path).await?;
+        let version = program::version(&path, &[], WANTED, judge).await?;
         Ok(Self { path, version })
     }
 
@@ -48,38 +41,21 @@ impl Program {
 }
 
 fn locate(bin: Option<&Path>) -> Result<PathBuf, EngineError> {
-    let in_folder = |folder: &Path| NAMES.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+    let missing = |looked: String| EngineError::ProgramMissing { looked, install: INSTALL };
     let Some(bin) = bin else {
-        let path = env::var_os("PATH").unwrap_or_default();
-        let folders: Vec<PathBuf> = env::split_paths(&path).collect();
-        // By name first: where both are installed, redis-server is meant.
-        let found = NAMES.iter().find_map(|name| folders.iter().map(|f| f.join(name)).find(|p| p.is_file()));
-        return found.ok_or_else(|| EngineError::ProgramMissing {
-            looked: format!("{} in PATH", NAMES.join(" or ")),
-            install: INSTALL,
-        });
+        let found = program::find(&NAMES, &program::search_path());
+        return found.ok_or_else(|| missing(format!("{} in PATH", NAMES.join(" or "))));
     };
-    let found = if bin.is_dir() { in_folder(bin) } else { bin.is_file().then(|| bin.to_owned()) };
-    found.ok_or_else(|| EngineError::ProgramMissing { looked: format!("`bin` is {}", bin.display()), install: INSTALL })
+    let found = if bin.is_dir() { program::find(&NAMES, &[bin.to_owned()]) } else { bin.is_file().then(|| bin.to_owned()) };
+    found.ok_or_else(|| missing(format!("`bin` is {}", bin.display())))
 }
 
-async fn version_of(path: &Path) -> Result<String, EngineError> {
-    let unusable = |why: String| EngineError::Program { path: path.to_owned(), why, wanted: WANTED };
-    let asked = Command::new(path).arg("--version").kill_on_drop(true).output();
-    let output = match tokio::time::timeout(VERSION_LIMIT, asked).await {
-        Ok(Ok(output)) => output,
-        Ok(Err(e)) => return Err(unusable(format!("it does not run ({e})"))),
-        Err(_) => return Err(unusable("it does not tell its version".to_owned())),
-    };
-    let text = String::from_utf8_lossy(&output.stdout);
-    let Some((valkey, version)) = parse_version(&text) else {
-        return Err(unusable(format!("its `--version` says `{}`", text.lines().next().unwrap_or_default().trim())));
-    };
+/// Its version, or what it is that is too old.
+fn judge(text: &str) -> Option<Result<String, String>> {
+    let (valkey, version) = parse_version(text)?;
     let major = version.split('.').next().and_then(|n| n.parse::<u32>().ok());
-    if !valkey && major.is_none_or(|n| n < LEAST_MAJOR) {
-        return Err(unusable(format!("it is Redis {version}")));
-    }
-    Ok(version)
+    let old = !valkey && major.is_none_or(|n| n < LEAST_MAJOR);
+    Some(if old { Err(format!("Redis {version}")) } else { Ok(version) })
 }
 
 /// Whether it is Valkey, and its version.

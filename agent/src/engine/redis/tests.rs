@@ -1,48 +1,27 @@
 //! The operations against real Redis processes.
 
 use std::future::Future;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ::config::InstanceConfig;
-use election::{Address, Engine as Seen, EngineOp, EngineRole, GroupName, Marker, Nonce, Secret, Status};
+use election::{Address, Engine as Seen, EngineOp, EngineRole, Marker, Nonce, Secret, Status};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisConnectionInfo, RedisError};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
-use tempfile::TempDir;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::Redis;
+use crate::engine::testing::{self, LIMIT, Tested};
 use crate::engine::{Engine, EngineError, Life, Site};
 
-/// Far more than anything here takes, on a machine that does other things as well.
-const LIMIT: Duration = Duration::from_secs(30);
+type Node = testing::Node<Redis>;
 
-struct Node {
-    redis: Option<Redis>,
-    config: InstanceConfig,
-    site: Site,
-    dir: TempDir,
-}
+impl Tested for Redis {
+    const KIND: ::config::Engine = ::config::Engine::Redis;
+    const LOG: &'static str = super::LOG;
 
-impl Drop for Node {
-    /// Kills what was started here, and nothing else: a server's working folder is its data folder.
-    fn drop(&mut self) {
-        let watched = self.redis.as_ref().and_then(|redis| match &*redis.exited().borrow() {
-            Life::Running { pid, .. } => Some(*pid),
-            Life::Down { .. } => None,
-        });
-        // A test that failed between two agents watches nothing.
-        let written = std::fs::read_to_string(self.site.data_dir.join("g.run.json")).unwrap_or_default();
-        let written: Option<serde_json::Value> = serde_json::from_str(&written).ok();
-        let written = written.and_then(|run| u32::try_from(run["pid"].as_u64()?).ok());
-        for pid in watched.into_iter().chain(written) {
-            if std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(self.dir.path())) {
-                signal(pid, Signal::KILL);
-                // It is this process's child, or a child that an earlier `Redis` here has left.
-                let _ = waitpid(Pid::from_raw(pid.cast_signed()), WaitOptions::empty());
-            }
-        }
+    async fn open(config: &InstanceConfig, site: &Site) -> Result<Self, EngineError> {
+        Redis::open(config, site).await
     }
 }
 
@@ -56,33 +35,6 @@ impl Node {
         node.config.settings = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         node.open().await.unwrap();
         node
-    }
-
-    /// Nothing opened yet.
-    fn prepared() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let config = InstanceConfig {
-            group: GroupName::from("g"),
-            port: free_port(),
-            data_dir: dir.path().join("data"),
-            priority: 100,
-            ..InstanceConfig::default()
-        };
-        let site = Site {
-            node: "db1".into(),
-            address: "127.0.0.1".into(),
-            data_dir: dir.path().join("agent"),
-            origin: Instant::now(),
-            agents: tokio::sync::watch::channel(std::collections::BTreeMap::new()).1,
-        };
-        Self { redis: None, config, site, dir }
-    }
-
-    /// What an agent does when it starts: also in place of one that is gone.
-    async fn open(&mut self) -> Result<(), EngineError> {
-        self.redis = None;
-        self.redis = Some(Redis::open(&self.config, &self.site).await?);
-        Ok(())
     }
 
     async fn started(settings: &[(&str, &str)]) -> Self {
@@ -99,43 +51,12 @@ impl Node {
         node
     }
 
-    fn redis(&mut self) -> &mut Redis {
-        self.redis.as_mut().unwrap()
-    }
-
-    async fn apply(&mut self, op: EngineOp) {
-        self.redis().apply(&op).await.unwrap();
-    }
-
     async fn refuses(&mut self, op: EngineOp) -> EngineError {
-        self.redis().apply(&op).await.unwrap_err()
-    }
-
-    async fn status(&mut self) -> Status {
-        match self.redis().probe().await {
-            Seen::Up(status) => *status,
-            other => panic!("not up: {other:?}"),
-        }
-    }
-
-    async fn until(&mut self, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
-        let end = Instant::now() + LIMIT;
-        loop {
-            let status = self.status().await;
-            if wanted(&status) {
-                return status;
-            }
-            assert!(Instant::now() < end, "{what} did not come: {status:?}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    fn address(&self) -> Address {
-        Address::new("127.0.0.1", self.config.port)
+        self.engine().apply(&op).await.unwrap_err()
     }
 
     fn pid(&self) -> u32 {
-        match &*self.redis.as_ref().unwrap().exited().borrow() {
+        match &*self.engine.as_ref().unwrap().exited().borrow() {
             Life::Running { pid, .. } => *pid,
             Life::Down { why } => panic!("not running: {why}"),
         }
@@ -160,7 +81,7 @@ impl Node {
     async fn stat(&mut self, key: &str) -> i64 {
         let mut commands = redis::pipe();
         commands.cmd("INFO").arg("stats");
-        let answers = self.redis().link().await.unwrap().run(&commands).await.unwrap();
+        let answers = self.engine().link().await.unwrap().run(&commands).await.unwrap();
         let text: String = redis::from_redis_value(answers.into_iter().next().unwrap()).unwrap();
         super::probe::Info::read(&text).number(key)
     }
@@ -169,12 +90,8 @@ impl Node {
     async fn own(&mut self, words: &[&str]) -> Result<(), RedisError> {
         let mut commands = redis::pipe();
         commands.cmd(words[0]).arg(&words[1..]);
-        self.redis().link().await?.run(&commands).await.map(drop)
+        self.engine().link().await?.run(&commands).await.map(drop)
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn signal(pid: u32, signal: Signal) {
@@ -231,14 +148,14 @@ fn copy(from: PathBuf, to: PathBuf) {
 #[tokio::test]
 async fn it_boots_sealed_and_closed() {
     let mut node = Node::new().await;
-    assert!(is_down(&node.redis().probe().await));
+    assert!(is_down(&node.engine().probe().await));
     assert!(matches!(node.refuses(EngineOp::Seal).await, EngineError::NotRunning { .. }));
     node.apply(EngineOp::Start).await;
     let status = node.status().await;
     assert_eq!(status.role, EngineRole::Sealed);
     assert!(!status.open && status.empty && status.persisted && status.need);
     assert!(!status.guard && !status.fsync && !status.quiesced && status.channel.is_none());
-    assert_eq!(status.version, node.redis().version());
+    assert_eq!(status.version, node.engine().version());
     let mut client = node.client().await;
     assert_eq!(code(set(&mut client, "a", "1").await), "NOPERM");
     // Even with every right, a replica takes no writes.
@@ -254,7 +171,7 @@ async fn data_that_is_not_ours_takes_no_part_and_is_not_touched() {
     let dump = node.config.data_dir.join("dump.rdb");
     std::fs::write(&dump, b"precious").unwrap();
     node.open().await.unwrap();
-    let Seen::Foreign { why } = node.redis().probe().await else { panic!("must be foreign") };
+    let Seen::Foreign { why } = node.engine().probe().await else { panic!("must be foreign") };
     assert!(why.contains("dump.rdb") && why.contains("adopt"), "{why}");
     assert!(matches!(node.refuses(EngineOp::Start).await, EngineError::Foreign { .. }));
     assert_eq!(std::fs::read(&dump).unwrap(), b"precious");
@@ -316,16 +233,16 @@ async fn a_restarted_agent_finds_its_database() {
     // Without its run file it is found by its port and the agent's password.
     std::fs::remove_file(node.site.data_dir.join("g.run.json")).unwrap();
     node.open().await.unwrap();
-    let down = is_down(&node.redis().probe().await);
+    let down = is_down(&node.engine().probe().await);
     node.apply(EngineOp::Start).await;
     assert!(down);
     assert_eq!(node.status().await.incarnation, before.incarnation);
 
     // An adopted process is watched to its end, and another is started in its place.
-    let mut exited = node.redis().exited();
+    let mut exited = node.engine().exited();
     signal(pid, Signal::KILL);
     tokio::time::timeout(LIMIT, exited.wait_for(|l| l.ended().is_some())).await.unwrap().unwrap();
-    assert!(is_down(&node.redis().probe().await));
+    assert!(is_down(&node.engine().probe().await));
     node.apply(EngineOp::Start).await;
     let again = node.until("the data", |s| !s.loading).await;
     assert_ne!(again.incarnation, before.incarnation);
@@ -338,13 +255,13 @@ async fn a_kill_is_noticed_at_once_and_the_data_comes_back() {
     let mut node = Node::master().await;
     set(&mut node.client().await, "a", "1").await.unwrap();
     node.apply(EngineOp::Fsync(true)).await;
-    let mut exited = node.redis().exited();
+    let mut exited = node.engine().exited();
     let killed = Instant::now();
     signal(node.pid(), Signal::KILL);
     tokio::time::timeout(LIMIT, exited.wait_for(|l| l.ended().is_some())).await.unwrap().unwrap();
     // Milliseconds, with room for a busy machine.
     assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
-    let Seen::Down { why } = node.redis().probe().await else { panic!("must be down") };
+    let Seen::Down { why } = node.engine().probe().await else { panic!("must be down") };
     assert!(why.contains("signal 9"), "{why}");
     node.apply(EngineOp::Start).await;
     let status = node.until("the data", |s| !s.loading).await;
@@ -357,7 +274,7 @@ async fn the_kill_operation_ends_even_a_stopped_process() {
     let mut node = Node::started(&[]).await;
     signal(node.pid(), Signal::STOP);
     node.apply(EngineOp::Kill).await;
-    assert!(is_down(&node.redis().probe().await));
+    assert!(is_down(&node.engine().probe().await));
     node.apply(EngineOp::Kill).await;
 }
 
@@ -366,9 +283,9 @@ async fn silence_is_told_from_death() {
     let mut node = Node::started(&[]).await;
     let run = node.status().await.incarnation;
     signal(node.pid(), Signal::STOP);
-    let Seen::Silent { since: first, incarnation } = node.redis().probe().await else { panic!("must be silent") };
+    let Seen::Silent { since: first, incarnation } = node.engine().probe().await else { panic!("must be silent") };
     assert_eq!(incarnation.as_ref(), Some(&run));
-    let Seen::Silent { since: second, .. } = node.redis().probe().await else { panic!("must be silent") };
+    let Seen::Silent { since: second, .. } = node.engine().probe().await else { panic!("must be silent") };
     assert_eq!(first, second, "the last answer does not move");
     signal(node.pid(), Signal::CONT);
     assert_eq!(node.status().await.incarnation, run);
@@ -672,19 +589,19 @@ async fn a_connection_that_was_ended_is_made_again_within_the_probe() {
 #[tokio::test]
 async fn a_crowded_server_is_not_a_dead_one() {
     let mut node = Node::started(&[("maxclients", "4")]).await;
-    node.redis().link = None;
+    node.engine().link = None;
     let mut clients = Vec::new();
     while let Ok(client) = node.login(RedisConnectionInfo::default()).await {
         assert!(clients.len() < 4, "there must be an end");
         clients.push(client);
     }
-    let Seen::Silent { since: first, .. } = node.redis().probe().await else { panic!("must have no answer") };
+    let Seen::Silent { since: first, .. } = node.engine().probe().await else { panic!("must have no answer") };
     tokio::time::sleep(Duration::from_millis(5)).await;
-    let Seen::Silent { since: second, .. } = node.redis().probe().await else { panic!("must have no answer") };
+    let Seen::Silent { since: second, .. } = node.engine().probe().await else { panic!("must have no answer") };
     assert!(second > first, "a refusal is an answer");
     clients.clear();
     let end = Instant::now() + LIMIT;
-    while node.redis().probe().await.status().is_none() {
+    while node.engine().probe().await.status().is_none() {
         assert!(Instant::now() < end, "no answer when there is room again");
     }
 }
@@ -753,7 +670,7 @@ async fn a_start_that_fails_says_what_the_server_said() {
     node.open().await.unwrap();
     let error = node.refuses(EngineOp::Start).await.to_string();
     assert!(error.contains("Address already in use") && error.contains("redis.log"), "{error}");
-    let Seen::Down { why } = node.redis().probe().await else { panic!("must be down") };
+    let Seen::Down { why } = node.engine().probe().await else { panic!("must be down") };
     assert!(why.contains("Address already in use"), "{why}");
 
     let mut node = Node::with(&[("maxmemory", "lots")]).await;
@@ -792,7 +709,7 @@ async fn a_copy_is_persisted_only_once_it_was_rewritten() {
     loop {
         let mut commands = redis::pipe();
         commands.cmd("INFO").arg("persistence");
-        let answers = replica.redis().link().await.unwrap().run(&commands).await.unwrap();
+        let answers = replica.engine().link().await.unwrap().run(&commands).await.unwrap();
         let text: String = redis::from_redis_value(answers.into_iter().next().unwrap()).unwrap();
         if super::probe::Info::read(&text).text("aof_rewrite_in_progress") == "0" {
             break;
