@@ -73,7 +73,7 @@ chaos: setup-tests ## random faults upon real processes, as root; ENGINE=redis R
 	@target/release/chaos --engine $(ENGINE) --runs $(RUNS) $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(FAULTS),--faults $(FAULTS)) $(if $(PROTOCOL),--protocol $(PROTOCOL))
 
-fuzz: ## random bytes into a parser; TARGET=requests|replies|postgres|info|messages|documents|config SECONDS=180
+fuzz: ## random bytes into a parser; TARGET=requests|replies|postgres|info|lsn|gtid|messages|documents|config SECONDS=180
 	@command -v cargo-fuzz >/dev/null 2>&1 || { echo "cargo-fuzz is not installed: cargo install cargo-fuzz" >&2; exit 1; }
 	@mkdir -p fuzz/corpus/$(TARGET)
 	@cd fuzz && RUSTC_BOOTSTRAP=1 nice -n 10 $(CARGO) fuzz run --sanitizer none $(TARGET) corpus/$(TARGET) seeds/$(TARGET) -- \

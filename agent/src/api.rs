@@ -1,6 +1,6 @@
 //! The JSON of an agent's `/status`: what `understudy status` and `understudy explain` read.
 
-use election::{Engine, Phase, Policy, Position, Record, Role};
+use election::{Copying, Engine, Phase, Policy, Position, Record, Role};
 use serde::{Deserialize, Serialize};
 
 /// The whole page.
@@ -43,8 +43,21 @@ pub struct InstanceStatus {
     pub priority: u32,
     /// How far it has come.
     pub position: Option<Position>,
-    /// How far it is behind the master, as far as the two agents know.
+    /// How far it is behind the master, as far as the two agents know, in the unit of `position`: bytes, but MariaDB's
+    /// transactions.
     pub lag_bytes: Option<u64>,
+    /// How far it has come, as the engine itself writes it: a place in the log, a global transaction id.
+    #[serde(default)]
+    pub place: Option<String>,
+    /// Bytes of its log that the master has and this copy has not; `None` when that is not known.
+    #[serde(default)]
+    pub behind_bytes: Option<u64>,
+    /// The same in transactions, of engines that number them.
+    #[serde(default)]
+    pub behind_transactions: Option<u64>,
+    /// The copy of another node's data that is being made here.
+    #[serde(default)]
+    pub copying: Option<Copying>,
     /// The database answers and is what the record says.
     pub healthy: bool,
     /// Whether the last call to Consul was answered.

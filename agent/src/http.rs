@@ -1,7 +1,7 @@
 //! The agent's HTTP: `/status`, health, the endpoints of load balancers, and the peers' beats.
 
 use crate::api::{AgentStatus, InstanceStatus};
-use crate::engine::mariadb::copy::{Copies, PROOF_HEADER, Stream};
+use crate::engine::mariadb::copy::{Copies, PROOF_HEADER, SIZE_HEADER, Stream};
 use crate::instance::Message;
 use crate::peers::KEY_HEADER;
 use bytes::Bytes;
@@ -224,7 +224,11 @@ fn copy(served: &Served, request: &Request<Incoming>) -> Answer {
     };
     let proof = request.headers().get(PROOF_HEADER).and_then(|v| v.to_str().ok()).unwrap_or_default();
     match copies.stream(proof) {
-        Ok(stream) => Response::new(Either::Right(Copy(stream))),
+        Ok(stream) => {
+            let mut answer = Response::new(Either::Right(Copy(stream)));
+            answer.headers_mut().insert(SIZE_HEADER, copies.size().into());
+            answer
+        }
         Err(why) => text(StatusCode::FORBIDDEN, &format!("{why}\n")),
     }
 }

@@ -12,7 +12,7 @@ use crate::step::{Asking, BEAT_EVERY_MS, Done, Effect, Event, Poll, Step, What};
 use crate::{consul_side, database};
 use consul::{Consul, GroupView, Presence, Registrar, ServiceState};
 use election::{Address, Beat, Command, CommandOp, Duty, Engine, Member, Millis, NodeId, Reason, Role};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -72,6 +72,8 @@ pub(crate) struct Instance {
     pub(crate) knock: watch::Sender<Option<Address>>,
     /// Where the peers' agents listen, by their databases' addresses, for the task that owns this one.
     pub(crate) agents: watch::Sender<BTreeMap<Address, String>>,
+    /// The databases of the nodes that belong to the group, for the same task.
+    pub(crate) nodes: watch::Sender<Option<BTreeSet<Address>>>,
     /// What the proxies are to be asked.
     pub(crate) asking: watch::Sender<Asking>,
     /// What `/status` and the health endpoints answer.
@@ -88,6 +90,14 @@ pub(crate) struct Instance {
     pub(crate) gist: Option<Gist>,
     /// When it was last looked whether there is something to publish.
     pub(crate) looked: Millis,
+}
+
+/// A group without a record says nothing of its nodes.
+fn learn_nodes(nodes: &watch::Sender<Option<BTreeSet<Address>>>, view: &GroupView) {
+    if view.reachable && view.record.is_some() {
+        let now = view.nodes.values().map(|node| Address::new(node.address.clone(), node.port)).collect();
+        nodes.send_if_modified(|known| known.replace(now) != *known);
+    }
 }
 
 /// What is published at once when it changes.
@@ -185,10 +195,14 @@ impl Instance {
 
     /// Every change of the watched view becomes an event.
     fn forward_views(&self, mut views: watch::Receiver<GroupView>) {
-        let sender = self.sender.clone();
+        let (sender, nodes) = (self.sender.clone(), self.nodes.clone());
         tokio::spawn(async move {
             loop {
-                let event = consul_side::watched(&views.borrow_and_update());
+                let event = {
+                    let view = views.borrow_and_update();
+                    learn_nodes(&nodes, &view);
+                    consul_side::watched(&view)
+                };
                 if sender.send(Message::Event(event)).await.is_err() || views.changed().await.is_err() {
                     return;
                 }

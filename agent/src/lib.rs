@@ -11,6 +11,8 @@ pub mod engine;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing {
     //! The fuzz targets of this package.
+    pub use crate::engine::mariadb::fuzzing::gtid;
+    pub use crate::engine::postgres::fuzzing::lsn;
     pub use crate::engine::redis::fuzzing::info;
     pub use crate::step::fuzzing::messages;
 }

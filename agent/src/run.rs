@@ -181,12 +181,14 @@ impl Agent {
         let group = instance.group.clone();
         let name = group.0.clone();
         let (agents, known_agents) = watch::channel(BTreeMap::new());
+        let (nodes, known_nodes) = watch::channel(None);
         let site = Site {
             node: self.config.node.name.0.clone(),
             address: self.config.node.address.clone(),
             data_dir: self.config.node.data_dir.clone(),
             origin: Instant::now(),
             agents: known_agents,
+            nodes: known_nodes,
         };
         let database =
             Database::open(instance, &site).await.map_err(|source| Error::Engine { group: name.clone(), source })?;
@@ -229,6 +231,7 @@ impl Agent {
             sender: sender.clone(),
             knock,
             agents,
+            nodes,
             published,
             presence: self.consul.keep_member(&group, &self.config.node.name, session),
             registrar,

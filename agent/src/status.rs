@@ -3,13 +3,14 @@
 use crate::api::InstanceStatus;
 use crate::instance::role;
 use crate::step::Step;
-use election::{Durability, Engine, EngineRole, Millis, Phase, Record, Role, Status, certificate};
+use election::{Address, Durability, Engine, EngineRole, Millis, Phase, Record, Role, Status, certificate};
 
 /// The instance's part of `/status`.
 pub(crate) fn instance(step: &Step, now: Millis, engine: &'static str) -> InstanceStatus {
     let record = step.view().record.clone();
     let me = step.me();
     let status = step.engine().status();
+    let behind = behind(step, now, engine);
     InstanceStatus {
         group: me.group.clone(),
         role: role(step),
@@ -22,7 +23,11 @@ pub(crate) fn instance(step: &Step, now: Millis, engine: &'static str) -> Instan
         zone: me.zone.clone(),
         priority: me.priority,
         position: status.map(|st| st.position),
-        lag_bytes: lag(step, now),
+        lag_bytes: behind.lag,
+        place: status.and_then(|st| st.shown.position.clone().or_else(|| Some(st.position.to_string()))),
+        behind_bytes: behind.bytes,
+        behind_transactions: behind.transactions,
+        copying: status.and_then(|st| st.shown.copying),
         healthy: is_healthy(step),
         reason: step.reason().to_string(),
         reason_code: step.reason().code(),
@@ -37,7 +42,24 @@ pub(crate) fn instance(step: &Step, now: Millis, engine: &'static str) -> Instan
     }
 }
 
-/// Bytes between the master's last beat and this copy, when both belong to one history.
+/// How far a copy is behind.
+#[derive(Debug, Default)]
+struct Behind {
+    /// In the unit of the position.
+    lag: Option<u64>,
+    bytes: Option<u64>,
+    transactions: Option<u64>,
+}
+
+/// What lies between the master's last beat and this copy, when both belong to one history.
+fn behind(step: &Step, now: Millis, engine: &str) -> Behind {
+    let lag = lag(step, now);
+    if engine != config::Engine::Mariadb.as_str() {
+        return Behind { lag, bytes: lag, transactions: None };
+    }
+    Behind { lag, bytes: lag.and_then(|lag| log_lag(step, lag)), transactions: lag }
+}
+
 fn lag(step: &Step, now: Millis) -> Option<u64> {
     let mine = step.engine().status()?;
     let record = step.view().record.as_ref()?;
@@ -48,6 +70,19 @@ fn lag(step: &Step, now: Millis) -> Option<u64> {
     let peer = step.peer(&master.id).filter(|p| now.since(p.heard) < step.policy().detect_after.max(1_000))?;
     let theirs = peer.status().filter(|st| st.lineage == mine.lineage)?;
     Some(theirs.position.0.saturating_sub(mine.position.0))
+}
+
+/// The bytes of the master's log that this copy has not received. Only of a copy that is fed by the master it is known:
+/// other logs hold the same transactions in other places. Who lacks no transaction lacks no bytes.
+fn log_lag(step: &Step, transactions: u64) -> Option<u64> {
+    if transactions == 0 {
+        return Some(0);
+    }
+    let mine = step.engine().status()?;
+    let master = step.view().record.as_ref()?.master.as_ref()?;
+    let fed = mine.follows(&Address::new(master.address.clone(), master.port));
+    let theirs = step.peer(&master.id)?.status()?.shown.log.as_ref()?;
+    theirs.bytes_since(mine.shown.log.as_ref().filter(|_| fed)?)
 }
 
 /// The database answers and is what the record says.

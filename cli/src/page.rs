@@ -1,6 +1,6 @@
 //! What `status --json` prints.
 
-use election::{Durability, NodeId, Phase, Position, Role};
+use election::{Copying, Durability, NodeId, Phase, Position, Role};
 use serde::{Deserialize, Serialize};
 
 /// The whole of it.
@@ -73,8 +73,16 @@ pub struct MemberStatus {
     pub port: Option<u16>,
     /// How far its copy has come.
     pub position: Option<Position>,
-    /// Bytes that its copy is behind the master's.
+    /// How far its copy is behind the master's, in the unit of `position`: bytes, but MariaDB's transactions.
     pub lag_bytes: Option<u64>,
+    /// How far its copy has come, as the engine itself writes it.
+    pub place: Option<String>,
+    /// Bytes of the master's log that its copy lacks.
+    pub behind_bytes: Option<u64>,
+    /// Transactions that its copy lacks, where the engine numbers them.
+    pub behind_transactions: Option<u64>,
+    /// How far a copy is that is being made there.
+    pub copying: Option<Copying>,
     /// It is alive and what the record says.
     pub healthy: bool,
     /// What its agent does, or why nothing is known, a sentence.

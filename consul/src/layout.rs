@@ -205,6 +205,10 @@ impl Layout {
                     Ok(member) => drop(view.members.insert(member.id.clone(), member)),
                     Err(error) => view.faults.push(error.whole()),
                 },
+                // Who reads them for a person tells of faults.
+                _ if rest.starts_with("nodes/") => {
+                    view.nodes.extend(decode::<Member>(entry).ok().map(|node| (node.id.clone(), node)));
+                }
                 _ => {}
             }
         }

@@ -25,6 +25,8 @@ pub struct GroupView {
     pub leader: Option<String>,
     /// The living nodes.
     pub members: BTreeMap<NodeId, Member>,
+    /// The nodes that belong to the group, living or not.
+    pub nodes: BTreeMap<NodeId, Member>,
     /// The policy and its ModifyIndex.
     pub policy: Option<(Policy, u64)>,
     /// An operator's request and its ModifyIndex.

@@ -348,6 +348,14 @@ pub enum Reason {
         /// What was found, and what to do.
         why: String,
     },
+    /// The data were written in another group of the same name.
+    #[error("the data here are of another group (uid {theirs}, this group's is {ours}): nothing is touched")]
+    OtherData {
+        /// This group's.
+        ours: String,
+        /// The data's.
+        theirs: String,
+    },
     /// It is reading its data.
     #[error("the database is loading its data")]
     Loading,

@@ -91,6 +91,55 @@ pub struct Status {
     pub channel: Option<Nonce>,
     /// Who replicates from it.
     pub replicas: Vec<Attached>,
+    /// What is only shown.
+    #[serde(default)]
+    pub shown: Shown,
+}
+
+/// What an instance says for people to see. Nothing is decided by it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// How far it has come, as the engine itself writes it, where that is more than the number of [`Position`].
+    pub position: Option<String>,
+    /// Where that is in the master's log, where [`Position`] does not count bytes.
+    pub log: Option<LogPlace>,
+    /// A copy that is being made, to take the place of what is here.
+    pub copying: Option<Copying>,
+}
+
+/// A place in a master's log that consists of numbered files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPlace {
+    /// The number of the file.
+    pub file: u64,
+    /// Bytes of it.
+    pub offset: u64,
+    /// How large the files before it are, in bytes, the nearest first: as many as are worth knowing. Known to the master
+    /// alone.
+    pub before: Vec<u64>,
+}
+
+impl LogPlace {
+    /// The bytes from `earlier` to here, both places in one log; nothing when that is not known.
+    pub fn bytes_since(&self, earlier: &LogPlace) -> Option<u64> {
+        let files = self.file.checked_sub(earlier.file)?;
+        if files == 0 {
+            // What is heard of a master is a moment old.
+            return Some(self.offset.saturating_sub(earlier.offset));
+        }
+        let between = self.before.get(..usize::try_from(files).ok()?)?;
+        let all = between.iter().try_fold(self.offset, |sum, size| sum.checked_add(*size))?;
+        all.checked_sub(earlier.offset)
+    }
+}
+
+/// How far a copy is that is being made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copying {
+    /// Bytes that have arrived.
+    pub bytes: u64,
+    /// About how many it will be, when that is known.
+    pub of: Option<u64>,
 }
 
 impl Status {
@@ -161,4 +210,25 @@ pub struct Marker {
     pub nonce: Nonce,
     /// Raised every second.
     pub counter: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(file: u64, offset: u64, before: &[u64]) -> LogPlace {
+        LogPlace { file, offset, before: before.to_vec() }
+    }
+
+    #[test]
+    fn bytes_are_counted_over_the_files_of_a_log_or_not_at_all() {
+        let master = place(7, 100, &[1_000, 2_000]);
+        assert_eq!(master.bytes_since(&place(7, 40, &[])), Some(60));
+        assert_eq!(master.bytes_since(&place(7, 140, &[])), Some(0), "the master's word is older");
+        assert_eq!(master.bytes_since(&place(6, 990, &[])), Some(110));
+        assert_eq!(master.bytes_since(&place(5, 500, &[])), Some(2_600));
+        assert_eq!(master.bytes_since(&place(4, 0, &[])), None, "how large that file is is not known");
+        assert_eq!(master.bytes_since(&place(8, 0, &[])), None, "a file that the master does not have");
+        assert_eq!(master.bytes_since(&place(6, 5_000, &[])), None, "a place beyond the file's end");
+    }
 }

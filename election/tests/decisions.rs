@@ -55,6 +55,11 @@ fn the_process_is_looked_after_by_everyone() {
     row("silent", "a", silent(4_999), "wait", "engine_silent");
     row("hung", "a", silent(5_000), "kill", "engine_hung");
     row("not ours", "a", |s| s.engine = Engine::Foreign { why: "x".into() }, "wait", "foreign_data");
+    let other_group = |s: &mut Snapshot| {
+        let Engine::Up(status) = &mut s.engine else { panic!("it is up") };
+        status.marker = Some(Marker { uid: "other".into(), ..marker(4, "cert") });
+    };
+    row("another group's data are not overwritten", "c", other_group, "wait", "other_data");
 }
 
 fn new_group(s: &mut Snapshot) {

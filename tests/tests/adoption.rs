@@ -80,10 +80,7 @@ async fn dies_and_has_them_still(story: &Story, first: &Lone, others: &[Lone]) -
         Ok(record.replica.map(|r| r.id.to_string()))
     })
     .await?;
-    let note = std::fs::read(first.folder.join("agent").join(format!("{}.run.json", story.group())))?;
-    let note: serde_json::Value = serde_json::from_slice(&note)?;
-    let pid = note["pid"].as_u64().context("no pid")?;
-    understudy_tests::real::send(u32::try_from(pid)?, rustix::process::Signal::KILL)?;
+    understudy_tests::real::send(first.database_pid(story.group())?, rustix::process::Signal::KILL)?;
     until("the hot replica as master", async || {
         let record = story.store()?.group(story.group()).await?.view.record.context("no record")?.0;
         let open = record.phase == election::Phase::Active && record.epoch == 2;

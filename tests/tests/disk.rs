@@ -4,12 +4,15 @@
 
 use anyhow::{Context, Result};
 use cli::page::GroupStatus;
+use config::Engine;
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
+use tempfile::TempDir;
 use understudy_tests::real::{
-    Cast, LIMIT, SWING, Story, build, connect, copy, info, quick, said, start, start_unready, until,
+    Cast, LIMIT, SWING, Story, build, connect, copy, info, quick, said, start, start_unready, until, writes_go_on,
 };
 
 /// Set where a test runs in a mount namespace of its own.
@@ -349,34 +352,94 @@ async fn an_agent_whose_disk_is_read_only_says_so_and_serving_goes_on() -> Resul
     remembers_nothing(story, before, || mount(&["-o", "remount,bind,rw"], &at)).await
 }
 
-/// MariaDB waits for room for as long as it takes, and answers nobody meanwhile: its agent ends that.
-#[tokio::test]
-async fn a_mariadb_master_whose_disk_is_full_at_once_hands_over() -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("NOT RUN: only root may give the folder of a disk to the user that the server runs as");
-        return Ok(());
-    }
-    if !inside("a_mariadb_master_whose_disk_is_full_at_once_hands_over")? {
-        return Ok(());
-    }
+/// A group whose nodes each have a disk of their own; the folder they are mounted in goes with it.
+async fn on_disks(engine: Engine) -> Result<(Story, TempDir)> {
     let folder = tempfile::tempdir()?;
-    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o711))?;
     for node in ["db1", "db2", "db3"] {
-        let data = folder.path().join(node).join("mariadb");
+        let data = folder.path().join(node).join(engine.as_str());
         std::fs::create_dir_all(&data)?;
         mount(&["-t", "tmpfs", "-o", "size=400m,mode=755", "tmpfs"], &data)?;
     }
-    let story = start(quick(config::Engine::Mariadb)?.folder(folder.path())).await?;
+    let builder = quick(engine)?.folder(folder.path());
+    let builder = match engine {
+        Engine::Postgres => builder.setting("max_wal_size", "\"64MB\"").setting("wal_keep_size", "\"0\""),
+        _ => builder,
+    };
+    Ok((start(builder).await?, folder))
+}
+
+/// Whether the test of this name is to be run in this process, as `inside` says, and can be.
+fn inside_as_root(test: &str) -> Result<bool> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("NOT RUN: only root may give the folder of a disk to the user that the server runs as");
+        return Ok(false);
+    }
+    inside(test)
+}
+
+async fn a_sql_master_hands_over(engine: Engine) -> Result<()> {
+    let (story, _folder) = on_disks(engine).await?;
     let before = story.cast().await?;
     let mut writer = story.client("full").await?;
     let full = Instant::now();
     fill(&story.data(&before.master))?;
     let status = story.taken_over(&before.master).await?;
     assert_eq!(status.active_master(), Some(before.hot.as_str()));
-    writer.wait_for_acks(SWING, full, LIMIT).await?;
+    writes_go_on(&writer, full).await?;
     std::fs::remove_file(ballast(&story.data(&before.master)))?;
     let after = story.cast().await?;
     assert!(after.master == before.hot && after.spares.contains(&before.master), "{before:?} {after:?}");
     assert_eq!(story.lost(&mut writer).await?, 0);
     Ok(())
+}
+
+async fn a_sql_hot_replica_is_let_go(engine: Engine) -> Result<()> {
+    let (story, _folder) = on_disks(engine).await?;
+    let before = story.cast().await?;
+    let mut writer = story.client("full").await?;
+    let full = Instant::now();
+    fill(&story.data(&before.hot))?;
+    let other = before.spares[0].as_str();
+    let status = story.wait_until("the other copy as hot replica", LIMIT, |s| s.hot_replica() == Some(other)).await?;
+    assert_eq!((status.active_master(), status.epoch), (Some(before.master.as_str()), before.epoch));
+    writes_go_on(&writer, full).await?;
+    std::fs::remove_file(ballast(&story.data(&before.hot)))?;
+    let after = story.cast().await?;
+    assert_eq!(after.spares, [before.hot.as_str()]);
+    assert_eq!(story.lost(&mut writer).await?, 0);
+    Ok(())
+}
+
+/// MariaDB waits for room for as long as it takes, and answers nobody meanwhile: its agent ends that.
+#[tokio::test]
+async fn a_mariadb_master_whose_disk_is_full_at_once_hands_over() -> Result<()> {
+    match inside_as_root("a_mariadb_master_whose_disk_is_full_at_once_hands_over")? {
+        true => a_sql_master_hands_over(Engine::Mariadb).await,
+        false => Ok(()),
+    }
+}
+
+#[tokio::test]
+async fn a_mariadb_hot_replica_whose_disk_is_full_is_let_go() -> Result<()> {
+    match inside_as_root("a_mariadb_hot_replica_whose_disk_is_full_is_let_go")? {
+        true => a_sql_hot_replica_is_let_go(Engine::Mariadb).await,
+        false => Ok(()),
+    }
+}
+
+#[tokio::test]
+async fn a_postgres_master_whose_disk_is_full_hands_over() -> Result<()> {
+    match inside_as_root("a_postgres_master_whose_disk_is_full_hands_over")? {
+        true => a_sql_master_hands_over(Engine::Postgres).await,
+        false => Ok(()),
+    }
+}
+
+#[tokio::test]
+async fn a_postgres_hot_replica_whose_disk_is_full_is_let_go() -> Result<()> {
+    match inside_as_root("a_postgres_hot_replica_whose_disk_is_full_is_let_go")? {
+        true => a_sql_hot_replica_is_let_go(Engine::Postgres).await,
+        false => Ok(()),
+    }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 use understudy_tests::real::{
-    LIMIT, Lone, Story, as_agent, as_client, build, quick, start, start_unready, until, writes_go_on,
+    LIMIT, Lone, Story, adopting, as_agent, as_client, build, of, quick, start, start_unready, until, writes_go_on,
 };
 
 async fn group(nodes: usize) -> Result<Story> {
@@ -165,14 +165,9 @@ async fn standalone(folder: &Path) -> Result<()> {
 async fn the_data_of_a_standalone_server_begin_a_group() -> Result<()> {
     let story = start_unready(build()?.nodes(0).proxies(0)).await?;
     standalone(&story.folder().join("lone-db1").join("redis")).await?;
-    let mariadb = |text: String| {
-        let settings = "\n[instance.settings]\ninnodb_buffer_pool_size = \"16M\"\n";
-        text.replace("engine = \"redis\"", "engine = \"mariadb\"") + settings
-    };
-    let adopting = |text: String| mariadb(text).replace("\"mariadb\"", "\"mariadb\"\nadopt = true");
-    let first = Lone::start(&story, "db1", adopting)?;
+    let first = Lone::start(&story, "db1", |text| adopting(Engine::Mariadb, text))?;
     first.healthy().await?;
-    let second = Lone::start(&story, "db2", mariadb)?;
+    let second = Lone::start(&story, "db2", |text| of(Engine::Mariadb, text))?;
     second.healthy().await?;
     for node in [&first, &second] {
         until("the old rows", async || {

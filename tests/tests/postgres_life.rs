@@ -9,10 +9,9 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 use understudy_tests::real::{
-    LIMIT, Lone, Story, build, commit_waits, connect_postgres, execute, quick, said, select, send, start, start_unready,
-    stop_sender, until, writes_go_on,
+    Cast, LIMIT, Lone, Story, adopting, build, commit_waits, connect_postgres, execute, of, quick, said, select, send,
+    start, start_unready, stop_sender, until, writes_go_on,
 };
 
 async fn group() -> Result<Story> {
@@ -95,6 +94,11 @@ async fn a_clone_that_was_interrupted_is_never_taken_for_whole() -> Result<()> {
     story.kill_agent(&spare)?;
     assert!(mark.exists(), "it was whole before it was interrupted: this test is of no use");
     story.restart_agent(&spare)?;
+    until("how far the next clone is, in the status", async || {
+        let shown = story.agent(&spare).await?.copying;
+        Ok(shown.filter(|copying| copying.of.is_some_and(|of| of > 50_000_000)).map(drop))
+    })
+    .await?;
     story.cast().await?;
     assert!(story.log(&spare)?.contains("the copy was not whole: it is thrown away"), "{}", story.logs());
     assert!(!mark.exists());
@@ -193,18 +197,14 @@ async fn standalone(folder: &Path) -> Result<()> {
     run("pg_ctl", &["-D", &shown, "-w", "-m", "fast", "stop"])
 }
 
-
 #[tokio::test]
 async fn a_server_that_ran_by_itself_is_adopted_with_its_data() -> Result<()> {
     let story = start_unready(build()?.nodes(0).proxies(0)).await?;
-    let postgres = |text: String| text.replace("engine = \"redis\"", "engine = \"postgres\"");
     let folder = story.folder().join("lone-db1").join("redis");
     standalone(&folder).await?;
-    let adopting =
-        |text: String| postgres(text).replace("engine = \"postgres\"", "engine = \"postgres\"\nadopt = true");
-    let first = Lone::start(&story, "db1", adopting)?;
+    let first = Lone::start(&story, "db1", |text| adopting(Engine::Postgres, text))?;
     first.healthy().await?;
-    let other = Lone::start(&story, "db2", postgres)?;
+    let other = Lone::start(&story, "db2", |text| of(Engine::Postgres, text))?;
     other.healthy().await?;
     for node in [&first, &other] {
         let address = SocketAddr::from(([127, 0, 0, 1], node.port));
@@ -217,27 +217,37 @@ async fn a_server_that_ran_by_itself_is_adopted_with_its_data() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_copy_too_far_behind_is_cloned_by_itself() -> Result<()> {
-    let builder = quick(Engine::Postgres)?.setting("wal_keep_size", "\"0\"");
-    let mut story = start(builder.setting("max_wal_size", "\"32MB\"")).await?;
-    let before = story.cast().await?;
-    let spare = before.spares[0].clone();
-    story.kill_node(&spare)?;
-    let began = Instant::now();
-    for node in [&before.master, &before.hot] {
-        let address = story.database_addr(node)?;
-        for _ in 0..4 {
-            if *node == before.master {
-                select(address, "SELECT pg_switch_wal()::text FROM pg_logical_emit_message(true, 'x', 'y')").await?;
-            }
-        }
-        let mut client = connect_postgres(address).await?;
+/// Lets the group write so many files of its log, and throw away what nobody is owed.
+async fn write_files(story: &Story, cast: &Cast, files: u32) -> Result<()> {
+    let master = story.database_addr(&cast.master)?;
+    for _ in 0..files {
+        select(master, "SELECT pg_switch_wal()::text FROM pg_logical_emit_message(true, 'x', 'y')").await?;
+    }
+    for node in [&cast.master, &cast.hot] {
+        let mut client = connect_postgres(story.database_addr(node)?).await?;
         tokio::time::timeout(LIMIT, execute(&mut client, "CHECKPOINT")).await.context("no checkpoint")??;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_copy_goes_on_from_what_its_slot_kept_and_is_cloned_by_itself_beyond() -> Result<()> {
+    let builder = quick(Engine::Postgres)?.setting("wal_keep_size", "\"0\"").setting("max_wal_size", "\"32MB\"");
+    let mut story = start(builder.setting("max_slot_wal_keep_size", "\"64MB\"")).await?;
+    let before = story.cast().await?;
+    let spare = before.spares[0].clone();
+    let clones = |story: &Story| -> Result<usize> { Ok(story.log(&spare)?.matches("it is cloned").count()) };
+    let at_first = clones(&story)?;
+    story.kill_node(&spare)?;
+    write_files(&story, &before, 2).await?;
     story.restart_agent(&spare)?;
     story.cast().await?;
-    assert!(began.elapsed() < LIMIT + Duration::from_secs(60));
-    assert!(story.log(&spare)?.contains("spare behind"), "{}", story.logs());
+    assert_eq!(clones(&story)?, at_first, "its slot had kept what it lacked\n{}", story.logs());
+
+    story.kill_node(&spare)?;
+    write_files(&story, &before, 8).await?;
+    story.restart_agent(&spare)?;
+    story.cast().await?;
+    assert_eq!(clones(&story)?, at_first + 1, "{}", story.logs());
     Ok(())
 }

@@ -3,11 +3,12 @@
 use agent::api::{AgentStatus, InstanceStatus};
 use anyhow::{Context, Result};
 use cli::rig::{free_port, http};
+use config::Engine;
 use election::{Phase, Role};
 use rustix::process::Signal;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use understudy_tests::real::{LIMIT, SWING, Story, build, send, start, until};
+use understudy_tests::real::{LIMIT, Lone, SWING, Story, build, send, start, start_unready, until, working_in};
 
 /// The second group.
 const OTHER: &str = "other";
@@ -134,5 +135,57 @@ async fn a_node_is_master_of_one_group_and_spare_of_the_other() -> Result<()> {
     assert_eq!((&after, &next, &last), (&hot, &spare, &master));
     assert_eq!(story.cast().await?, before);
     assert_eq!(story.lost(&mut writer).await?, 0);
+    Ok(())
+}
+
+/// One agent beside a Redis, a PostgreSQL and a MariaDB: two that hang do not slow what becomes of the third.
+#[tokio::test]
+async fn hung_servers_do_not_slow_an_instance_of_another_engine() -> Result<()> {
+    let story = start_unready(build()?.nodes(0).proxies(0)).await?;
+    let sql = [(Engine::Postgres, free_port()?), (Engine::Mariadb, free_port()?)];
+    let folder = story.folder().join("lone-db1");
+    let instance = |(engine, port): (Engine, u16)| {
+        let data = folder.join(engine.as_str());
+        format!(
+            "\n[[instance]]\ngroup = \"{engine}\"\nengine = \"{engine}\"\nport = {port}\ndata_dir = \"{}\"\n",
+            data.display()
+        )
+    };
+    let small = "[instance.settings]\ninnodb_buffer_pool_size = \"16M\"\n";
+    let lone = Lone::start(&story, "db1", |text| text + &sql.map(instance).concat() + small)?;
+    let instances = async || -> Result<Vec<InstanceStatus>> {
+        let request = http().get(format!("http://127.0.0.1:{}/status", lone.http)).timeout(PROMPT);
+        Ok(request.send().await?.error_for_status()?.json::<AgentStatus>().await?.instances)
+    };
+    let all_well = async || -> Result<Option<()>> {
+        let said = instances().await?;
+        let ill = said.iter().find(|instance| !instance.healthy);
+        anyhow::ensure!(said.len() == 3 && ill.is_none(), "{:?}", ill.map(|ill| (&ill.group, &ill.reason)));
+        Ok(Some(()))
+    };
+    until("three instances that are well", &all_well).await?;
+
+    let servers = sql.map(|(engine, _)| lone.database_pid(engine.as_str()));
+    for (engine, _) in sql {
+        for pid in working_in(&folder.join(engine.as_str()))? {
+            send(pid, Signal::STOP)?;
+        }
+    }
+    let redis = lone.database_pid(story.group())?;
+    send(redis, Signal::KILL)?;
+    let died = Instant::now();
+    until("the Redis again", async || {
+        let said = instances().await?.into_iter().find(|instance| instance.group == story.group());
+        let well = said.is_some_and(|instance| instance.healthy) && lone.database_pid(story.group())? != redis;
+        Ok(well.then_some(()))
+    })
+    .await?;
+    let took = died.elapsed();
+    assert!(took < PROMPT, "beside servers that hang a restart took {took:?}");
+    // They are ended by their agent in the end, and come back.
+    until("three instances that are well again", &all_well).await?;
+    for ((engine, _), before) in sql.into_iter().zip(servers) {
+        assert_ne!(lone.database_pid(engine.as_str())?, before?, "{engine} still hangs");
+    }
     Ok(())
 }

@@ -34,6 +34,12 @@ impl Account {
         Ok(Some(account))
     }
 
+    /// A user that need not be there.
+    #[cfg(test)]
+    pub(crate) fn of(name: &str, id: u32) -> Self {
+        Self { name: name.to_owned(), uid: id, gid: id }
+    }
+
     /// Lets `command` run as this user, and with no other groups than its own.
     pub(crate) fn run(&self, command: &mut Command) {
         command.uid(self.uid).gid(self.gid);
@@ -54,6 +60,11 @@ impl Account {
             self.own_all(&entry.map_err(EngineError::io("read", path))?.path())?;
         }
         Ok(())
+    }
+
+    /// Its name and number.
+    pub(crate) fn id(&self) -> (&str, u32) {
+        (&self.name, self.uid)
     }
 
     /// Whether this user can get to `path`, whose folders all exist; an error names the first that is closed.
@@ -114,7 +125,7 @@ mod tests {
         let inner = dir.path().join("closed");
         fs::create_dir(&inner).unwrap();
         fs::set_permissions(&inner, fs::Permissions::from_mode(0o700)).unwrap();
-        let stranger = Account { name: "nobody".to_owned(), uid: 64_999, gid: 64_999 };
+        let stranger = Account::of("nobody", 64_999);
         let error = stranger.reaches(&inner.join("data")).unwrap_err().to_string();
         assert!(error.contains("closed") && error.contains("`nobody`") && error.contains("chmod o+x"), "{error}");
     }

@@ -8,15 +8,16 @@ mod account;
 mod error;
 mod folder;
 pub(crate) mod mariadb;
-mod postgres;
+pub(crate) mod postgres;
 mod program;
+mod progress;
 pub(crate) mod redis;
 mod setup;
 mod supervise;
 #[cfg(test)]
 mod testing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -99,6 +100,8 @@ pub struct Site {
     pub origin: Instant,
     /// Where the agents of the group's other nodes listen, by the addresses of their databases.
     pub agents: watch::Receiver<BTreeMap<Address, String>>,
+    /// The databases of the nodes that belong to the group, living or not; nothing while that is not known.
+    pub nodes: watch::Receiver<Option<BTreeSet<Address>>>,
 }
 
 /// Makes [`Database`] out of the engines, each named as in [`config::Engine`].

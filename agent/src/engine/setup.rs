@@ -2,7 +2,9 @@
 //! makes of its folder stands in that engine's own modules.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -116,6 +118,22 @@ impl Setup {
         self.account.as_ref().map_or(Ok(()), |account| account.own(path))
     }
 
+    /// Sees that the server's own folder belongs to whom it runs as. It would refuse any other, or not even be started there,
+    /// with words that few understand.
+    pub(crate) fn check_owner(&self, folder: &Path) -> Result<(), EngineError> {
+        let owner = fs::metadata(folder).map_err(EngineError::io("read", folder))?.uid();
+        let own = rustix::process::geteuid().as_raw();
+        let (name, wanted) = self.account.as_ref().map_or(("the agent's own user", own), Account::id);
+        if owner == wanted {
+            return Ok(());
+        }
+        let why = format!(
+            "belongs to the user of number {owner}, and the server runs as `{name}` (number {wanted}): give it back with \
+             all that is in it (chown -R {wanted})"
+        );
+        Err(EngineError::Folder { path: folder.to_owned(), why })
+    }
+
     /// The clients' password.
     pub(crate) fn client_password(&self) -> Result<Option<Secret>, EngineError> {
         folder::password(self.password_file.as_deref())
@@ -143,9 +161,30 @@ impl Setup {
         incarnation: Option<Incarnation>,
     ) -> election::Engine {
         let since = heard.unwrap_or(started).max(started).saturating_duration_since(self.site.origin);
-        election::Engine::Silent {
-            since: Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
-            incarnation,
-        }
+        election::Engine::Silent { since: Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)), incarnation }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_owner_of_the_servers_folder_has_to_be_whom_it_runs_as() {
+        let dir = tempfile::tempdir().unwrap();
+        let site = Site {
+            node: "db1".into(),
+            address: "127.0.0.1".into(),
+            data_dir: dir.path().to_owned(),
+            origin: Instant::now(),
+            agents: tokio::sync::watch::channel(Default::default()).1,
+            nodes: tokio::sync::watch::channel(None).1,
+        };
+        let config = InstanceConfig { data_dir: dir.path().join("data"), ..InstanceConfig::default() };
+        let mut setup = Setup::new(&config, &site, None).unwrap();
+        setup.check_owner(dir.path()).unwrap();
+        setup.account = Some(Account::of("stranger", 64_999));
+        let error = setup.check_owner(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("`stranger`") && error.contains("chown -R 64999"), "{error}");
     }
 }

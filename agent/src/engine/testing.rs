@@ -67,6 +67,7 @@ impl<E: Tested> Node<E> {
             data_dir: dir.path().join("agent"),
             origin: Instant::now(),
             agents: tokio::sync::watch::channel(Default::default()).1,
+            nodes: tokio::sync::watch::channel(None).1,
         };
         Self { engine: None, config, site, dir }
     }

@@ -7,7 +7,7 @@ use crate::out::{Paint, lines, print, print_json, table};
 use crate::page::{GroupStatus, MasterStatus, MemberStatus, Page, ReplicaStatus};
 use crate::store::{Group, Store};
 use agent::api::InstanceStatus;
-use election::{Member, NodeId, Phase, Record, Role};
+use election::{Copying, Member, NodeId, Phase, Record, Role};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -107,12 +107,47 @@ fn row(member: &MemberStatus, group: &GroupStatus) -> [String; 9] {
         role.to_owned(),
         if member.healthy { "healthy" } else { "ILL" }.to_owned(),
         known(address),
-        known(member.position.map(|position| position.to_string())),
-        known(member.lag_bytes.map(|bytes| bytes.to_string())),
+        known(position(member)),
+        known(lag(member)),
         known(member.zone.clone()),
         known(engine),
-        member.reason.clone(),
+        doing(member),
     ]
+}
+
+/// In the engine's own terms, and in bytes where those are another number.
+fn position(member: &MemberStatus) -> Option<String> {
+    let number = member.position.map(|position| position.to_string());
+    match (&member.place, number) {
+        (Some(place), Some(bytes)) if *place != bytes && !counts_transactions(member) => {
+            Some(format!("{place} ({bytes})"))
+        }
+        (Some(place), _) => Some(place.clone()),
+        (None, number) => number,
+    }
+}
+
+/// Whether its positions are numbers of transactions, and not of bytes.
+fn counts_transactions(member: &MemberStatus) -> bool {
+    member.engine.as_deref() == Some(config::Engine::Mariadb.as_str())
+}
+
+/// In bytes; of an engine that numbers transactions, in those, and in bytes where they are known.
+fn lag(member: &MemberStatus) -> Option<String> {
+    let bytes = member.behind_bytes.or(member.lag_bytes);
+    match (member.behind_transactions, member.behind_bytes) {
+        (None, _) => bytes.map(|bytes| bytes.to_string()),
+        (Some(count), None) => Some(format!("{count} tx")),
+        (Some(count), Some(bytes)) => Some(format!("{count} tx, {bytes}")),
+    }
+}
+
+fn doing(member: &MemberStatus) -> String {
+    let Some(Copying { bytes, of }) = member.copying else { return member.reason.clone() };
+    match of {
+        Some(of) => format!("{}; copied {bytes} of about {of} bytes", member.reason),
+        None => format!("{}; copied {bytes} bytes", member.reason),
+    }
 }
 
 /// An enum's word in JSON.
@@ -186,6 +221,10 @@ fn living(member: &Member, record: Option<&Record>, answers: &Answers) -> Member
         port: Some(member.port),
         position: instance.and_then(|instance| instance.position),
         lag_bytes: instance.and_then(|instance| instance.lag_bytes),
+        place: instance.and_then(|instance| instance.place.clone()),
+        behind_bytes: instance.and_then(|instance| instance.behind_bytes),
+        behind_transactions: instance.and_then(|instance| instance.behind_transactions),
+        copying: instance.and_then(|instance| instance.copying),
         healthy: instance.is_some_and(|instance| instance.healthy),
         reason: instance.map_or_else(silence, |instance| instance.reason.clone()),
     }
@@ -204,6 +243,10 @@ fn departed(group: &Group, id: NodeId, record: Option<&Record>) -> MemberStatus 
         port: master.map(|master| master.port).or(last.map(|member| member.port)),
         position: None,
         lag_bytes: None,
+        place: None,
+        behind_bytes: None,
+        behind_transactions: None,
+        copying: None,
         healthy: false,
         reason: "its agent has no session in Consul".to_owned(),
         id,

@@ -17,6 +17,10 @@ pub(super) fn decide(s: &Snapshot, record: &Record, status: &Status) -> Decision
         // What the previous master holds must stay as it is: it may yet take the group back.
         return retake(s, record, status);
     }
+    if let Some(marker) = status.marker.as_ref().filter(|marker| marker.uid != record.uid) {
+        // To follow would be to overwrite them.
+        return Decision::wait(Reason::OtherData { ours: record.uid.clone(), theirs: marker.uid.clone() });
+    }
     if let Some(epoch) = diverged(s, record, status) {
         return engine(EngineOp::Keep { epoch }, Reason::Keeping { epoch });
     }

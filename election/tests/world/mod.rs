@@ -36,6 +36,7 @@ pub(crate) fn status(run: &str, role: EngineRole, position: u64) -> Status {
         quiesced: false,
         channel: None,
         replicas: Vec::new(),
+        shown: election::Shown::default(),
     }
 }
 

@@ -9,7 +9,7 @@ mod sight;
 mod worst;
 
 pub use gate::{Gate, Way};
-pub use lone::Lone;
+pub use lone::{Lone, adopting, of, working_in};
 pub use mariadb::{Sql, as_agent, as_client};
 pub use postgres::{commit_waits, connect_postgres, execute, select, stop_sender};
 pub use sight::{attached, connect, connect_as, info, info_number, services, until};

@@ -244,6 +244,7 @@ impl Process {
             quiesced: self.quiesced,
             channel: None::<Nonce>,
             replicas: self.downstream.iter().map(|d| attached(d, now)).collect(),
+            shown: election::Shown::default(),
         }
     }
 }

@@ -8,7 +8,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,11 +19,16 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use super::files;
 use crate::engine::account::Account;
 use crate::engine::folder::remove_tree;
+use crate::engine::progress::Progress;
 
 /// The header by which an agent proves that it was given the channel's password.
 pub(crate) const PROOF_HEADER: &str = "x-understudy-copy";
+
+/// The header that says about how many bytes a copy will be.
+pub(crate) const SIZE_HEADER: &str = "x-understudy-copy-size";
 
 /// What is read from the tool, and sent, at once.
 const PIECE: usize = 256 * 1024;
@@ -84,6 +88,11 @@ impl Copies {
         *self.0.channel.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// About how many bytes a copy is: what the server has besides its logs.
+    pub(crate) fn size(&self) -> u64 {
+        size_of(&self.0.folder.join(files::SERVER))
+    }
+
     /// Starts a copy, if `proof` is one of the channel in force.
     ///
     /// # Errors
@@ -114,6 +123,19 @@ impl Copies {
         tokio::spawn(async move { send(group, child, pieces).await });
         Ok(stream)
     }
+}
+
+/// The bytes of the files in a folder and below, but for logs. What comes and goes meanwhile does not matter.
+fn size_of(folder: &Path) -> u64 {
+    let is_log = |name: &str| ["binlog.", "relay."].iter().any(|start| name.starts_with(start));
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let entries = entries.filter(|entry| !entry.file_name().to_str().is_some_and(is_log));
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => size_of(&entry.path()),
+        Ok(found) => found.len(),
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
 }
 
 /// What both sides derive from the channel's password.
@@ -187,8 +209,7 @@ pub(super) struct Fetch {
     pub(super) account: Option<Account>,
     /// The instance's data folder.
     pub(super) folder: PathBuf,
-    /// Bytes that have arrived.
-    pub(super) arrived: Arc<AtomicU64>,
+    pub(super) progress: Progress,
 }
 
 impl Fetch {
@@ -207,7 +228,7 @@ impl Fetch {
         info!(group = self.group, agent = self.agent, "copying the data of another node");
         self.make(under_way).map_err(|e| format!("cannot make {}: {e}", under_way.display()))?;
         self.receive(under_way).await?;
-        info!(group = self.group, bytes = self.arrived.load(Ordering::Relaxed), "copied; making the copy whole");
+        info!(group = self.group, bytes = self.progress.now().bytes, "copied; making the copy whole");
         self.prepare(under_way).await?;
         if copied_at(under_way).is_none() {
             return Err("the copy does not say where its source stood".to_owned());
@@ -215,7 +236,7 @@ impl Fetch {
         let (from, to) = (under_way.to_owned(), self.folder.join(WHOLE));
         let named = tokio::task::spawn_blocking(move || name_whole(&from, &to)).await;
         named.map_err(|e| e.to_string())?.map_err(|e| format!("cannot put the copy on disk: {e}"))?;
-        let bytes = self.arrived.load(Ordering::Relaxed);
+        let bytes = self.progress.now().bytes;
         info!(group = self.group, bytes, elapsed_ms = began.elapsed().as_millis() as u64, "the copy is whole");
         Ok(())
     }
@@ -239,6 +260,8 @@ impl Fetch {
             let words = response.text().await.unwrap_or_default();
             return Err(format!("{} refuses ({status}): {}", self.agent, words.trim()));
         }
+        let size = response.headers().get(SIZE_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+        self.progress.expect(size.unwrap_or_default());
         let mut child = self.tool(&self.unpack, &["-x", "-C"], folder, Stdio::piped())?;
         let mut input = child.stdin.take().ok_or("no way into the tool that unpacks")?;
         let words = tokio::spawn(last_words(child.stderr.take()));
@@ -251,7 +274,7 @@ impl Fetch {
             if let Err(e) = input.write_all(&piece).await {
                 return Err(format!("it cannot be unpacked ({e}): {}", words.await.unwrap_or_default()));
             }
-            let bytes = self.arrived.fetch_add(piece.len() as u64, Ordering::Relaxed) + piece.len() as u64;
+            let bytes = self.progress.add(piece.len() as u64);
             if told.elapsed() >= TELL_EVERY {
                 told = Instant::now();
                 info!(group = self.group, bytes, "copying");
@@ -328,6 +351,17 @@ mod tests {
         assert!(stream.recv().await.unwrap().is_err(), "a copy that failed must not look whole");
         copies.forbid();
         assert!(copies.stream(&proof("g", &Nonce::from("n"), &Secret::new("s"))).is_err());
+    }
+
+    #[test]
+    fn logs_are_no_part_of_a_copys_size() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("app")).unwrap();
+        for (name, bytes) in [("ibdata1", 100), ("app/t.ibd", 20), ("binlog.000001", 5_000), ("relay.000001", 5_000)] {
+            fs::write(dir.path().join(name), vec![0; bytes]).unwrap();
+        }
+        assert_eq!(size_of(dir.path()), 120);
+        assert_eq!(size_of(&dir.path().join("nowhere")), 0);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use election::LogPlace;
 use tokio::process::Command;
 use tracing::info;
 
@@ -37,6 +38,10 @@ pub(super) const BACKUP_SETTINGS: &str = "mariadb-backup.cnf";
 
 /// How many files of the binary log, its last, are kept of a former master.
 const KEPT_LOGS: usize = 2;
+
+/// Of so many files of the binary log before the last it is told how large they are: a copy that is further behind than
+/// that is behind by files, not bytes.
+const SHOWN_LOGS: usize = 4;
 
 /// Where the flags of a binary log's first event stand, and the one that is there until it is closed in an orderly way.
 const FLAGS_AT: u64 = 21;
@@ -189,6 +194,21 @@ fn logs(server: &Path) -> Vec<PathBuf> {
     names.map(|name| server.join(name)).filter(|path| path.is_file()).collect()
 }
 
+/// Where the binary log ends, with how large the files before are. Looked up on disk: the server would not answer while a
+/// write waits for room.
+pub(super) fn log_end(server: &Path) -> Option<LogPlace> {
+    let mut logs = logs(server);
+    let size = |path: &Path| fs::metadata(path).ok().map(|found| found.len());
+    let last = logs.pop()?;
+    let before = logs.iter().rev().take(SHOWN_LOGS).map_while(|log| size(log)).collect();
+    Some(LogPlace { file: log_number(last.file_name()?.to_str()?)?, offset: size(&last)?, before })
+}
+
+/// The number in the name of a file of a log.
+pub(super) fn log_number(name: &str) -> Option<u64> {
+    name.rsplit_once('.')?.1.parse().ok()
+}
+
 /// Copies the last files of the binary log into `to`, which appears whole or not at all.
 pub(super) fn keep_log(data_dir: &Path, to: &Path) -> Result<(), EngineError> {
     let mut picked = to.as_os_str().to_owned();
@@ -226,6 +246,17 @@ mod tests {
         log[21] = 0;
         fs::write(dir.path().join("binlog.000002"), &log).unwrap();
         assert!(!ended_badly(dir.path()));
+    }
+
+    #[test]
+    fn the_end_of_the_log_is_its_last_files() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(log_end(dir.path()), None);
+        fs::write(dir.path().join("binlog.index"), "./binlog.000009\n./binlog.000010\n").unwrap();
+        fs::write(dir.path().join("binlog.000009"), [0; 300]).unwrap();
+        fs::write(dir.path().join("binlog.000010"), [0; 20]).unwrap();
+        assert_eq!(log_end(dir.path()), Some(LogPlace { file: 10, offset: 20, before: vec![300] }));
+        assert_eq!((log_number("binlog.000010"), log_number("binlog"), log_number("")), (Some(10), None, None));
     }
 
     #[test]

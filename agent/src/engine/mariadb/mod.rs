@@ -5,6 +5,8 @@ mod boot;
 mod config;
 pub(crate) mod copy;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gtid;
 mod marker;
 mod note;
@@ -19,8 +21,6 @@ mod tests;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use ::config::InstanceConfig;
@@ -39,6 +39,7 @@ use self::probe::{Answers, Follows, Memo, Stuck};
 use self::program::Program;
 use self::sql::{Link, Target};
 use super::account::Account;
+use super::progress::Progress;
 use super::setup::Setup;
 use super::supervise::{Life, Supervisor};
 use super::{Engine, EngineError, KEPT, OP_LIMIT, PROBE_LIMIT, Site, folder, within};
@@ -117,6 +118,7 @@ struct Copying {
     source: Address,
     task: Option<JoinHandle<Result<(), String>>>,
     failed: Option<Instant>,
+    progress: Progress,
 }
 
 impl Drop for Copying {
@@ -213,7 +215,12 @@ impl Mariadb {
         let copying = self.copying.as_ref().map(|copying| &copying.source);
         let status = probe::status(&answers, &mut self.memo, incarnation, copying, self.kept);
         self.tell_stuck();
-        Ok(Status { disk_ok: self.setup.has_room(), ..status })
+        let mut status = Status { disk_ok: self.setup.has_room(), ..status };
+        if status.is_master() {
+            status.shown.log = files::log_end(&self.setup.server_folder());
+        }
+        status.shown.copying = self.copying.as_ref().map(|copying| copying.progress.now());
+        Ok(status)
     }
 
     /// The same, and once more on a new connection when an old one has ended: a client may have ended it.
@@ -342,6 +349,7 @@ impl Mariadb {
             self.setup.install(&self.program).await?;
         }
         self.setup.account_reaches()?;
+        self.setup.check_owner(&self.setup.server_folder())?;
         if let Some(epoch) = roll_back {
             self.keep(epoch).await?;
         }
@@ -428,6 +436,7 @@ impl Mariadb {
             let answer = format!("the agent of the node whose database listens at {source} is not known yet");
             return Err(EngineError::Refused { op: "follow", answer });
         };
+        let progress = Progress::default();
         let fetch = Fetch {
             group: self.setup.group.clone(),
             agent,
@@ -437,13 +446,13 @@ impl Mariadb {
             backup: self.program.backup.clone(),
             account: self.setup.account.clone(),
             folder: self.setup.data_dir.clone(),
-            arrived: Arc::new(AtomicU64::new(0)),
+            progress: progress.clone(),
         };
         // What it receives until then is of no use, and would be in the way.
         let link = self.link().await.map_err(EngineError::sql("follow"))?;
         link.run("STOP SLAVE").await.map_err(EngineError::sql("follow"))?;
         let task = Some(tokio::spawn(fetch.run()));
-        self.copying = Some(Copying { source: source.clone(), task, failed: None });
+        self.copying = Some(Copying { source: source.clone(), task, failed: None, progress });
         self.memo.follows_with = Some((channel, secret));
         Ok(())
     }

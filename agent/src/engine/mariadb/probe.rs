@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use election::{Address, Attached, EngineRole, Incarnation, Lineage, Marker, Nonce, Position, Secret, Status};
+use election::{
+    Address, Attached, EngineRole, Incarnation, Lineage, LogPlace, Marker, Nonce, Position, Secret, Shown, Status,
+};
 
 use super::gtid;
 use super::sql::{Answer, Link};
-use super::{accounts, marker};
+use super::{accounts, files, marker};
 
 /// Schemas that a server has by itself.
 const SYSTEM_SCHEMAS: [&str; 5] = ["mysql", "information_schema", "performance_schema", "sys", marker::SCHEMA];
@@ -126,6 +128,8 @@ pub(super) struct Follows {
     pub(super) all_applied: bool,
     receive_error: (u32, String),
     apply_error: (u32, String),
+    /// How far in its source's log it has received.
+    log: Option<LogPlace>,
     pub(super) relay_file: String,
     pub(super) relay_position: u64,
 }
@@ -147,6 +151,11 @@ impl Follows {
             all_applied: text("Slave_SQL_Running_State").starts_with(ALL_APPLIED),
             receive_error: error("Last_IO_Errno", "Last_IO_Error"),
             apply_error: error("Last_SQL_Errno", "Last_SQL_Error"),
+            log: files::log_number(&text("Master_Log_File")).map(|file| LogPlace {
+                file,
+                offset: number("Read_Master_Log_Pos"),
+                before: Vec::new(),
+            }),
             relay_file: text("Relay_Log_File"),
             relay_position: number("Relay_Log_Pos"),
         }
@@ -212,6 +221,19 @@ impl Answers {
     /// How far its own binary log goes, which holds what it applied as well.
     fn written(&self) -> Position {
         Position(gtid::sequence(&self.binlog_pos).max(gtid::sequence(&self.slave_pos)))
+    }
+
+    /// The same in the server's own words, and for a copy the place in its source's log, while there is a link: what it knew
+    /// of a log before says nothing of the one that is there now.
+    fn shown(&self) -> Shown {
+        let received = self.follows.as_ref().map_or("", |follows| &follows.received);
+        let last = gtid::furthest([self.binlog_pos.as_str(), self.slave_pos.as_str(), received]);
+        let link = self.follows.as_ref().filter(|follows| follows.receiving == "Yes");
+        Shown {
+            position: Some(last).filter(|last| !last.is_empty()),
+            log: link.and_then(|follows| follows.log.clone()),
+            copying: None,
+        }
     }
 
     /// How far what it has on disk goes, applied or not.
@@ -290,6 +312,7 @@ pub(super) fn status(
         quiesced: memo.held.is_some(),
         channel: memo.channel.clone(),
         replicas: attached(answers, &memo.acks),
+        shown: answers.shown(),
         role,
     }
 }

@@ -48,7 +48,7 @@ async fn first_after(link: &mut Link, follows: &Follows, applied: u64) -> Result
     }
 }
 
-fn begins_after(event: &Answer, applied: u64) -> Option<u64> {
+pub(super) fn begins_after(event: &Answer, applied: u64) -> Option<u64> {
     let words = event.get("Info").filter(|_| event.get("Event_type").is_some_and(|kind| kind == "Gtid"))?;
     let id =
         words.split_whitespace().find(|word| word.contains('-') && word.starts_with(|c: char| c.is_ascii_digit()))?;
@@ -59,7 +59,7 @@ fn begins_after(event: &Answer, applied: u64) -> Option<u64> {
 }
 
 /// The relay log goes on in another file. Its source's own rotations are in it as well: they name a file of the source.
-fn rotates_to(event: &Answer) -> Option<String> {
+pub(super) fn rotates_to(event: &Answer) -> Option<String> {
     let rotate = event.get("Event_type").is_some_and(|kind| kind == "Rotate");
     let name = event.get("Info").filter(|_| rotate)?.split(';').next()?;
     name.starts_with("relay.").then(|| name.to_owned())

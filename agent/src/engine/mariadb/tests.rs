@@ -180,6 +180,29 @@ async fn a_folder_that_is_no_mariadbs_is_not_adopted() {
 }
 
 #[tokio::test]
+async fn data_of_a_newer_version_or_another_owner_are_named_and_not_started() {
+    let mut node = Node::master().await;
+    node.apply(EngineOp::Kill).await;
+    let written = node.server().join("mysql_upgrade_info");
+    let version = fs::read(&written).unwrap();
+    fs::write(&written, "99.1.0-MariaDB").unwrap();
+    let error = node.engine().apply(&EngineOp::Start).await.unwrap_err().to_string();
+    assert!(error.contains("was written by MariaDB 99.1") && error.contains("`bin`"), "{error}");
+    fs::write(&written, version).unwrap();
+
+    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(node.server()).unwrap());
+    // Only root can give a folder away.
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(node.server(), Some(0), None).unwrap();
+        let error = node.engine().apply(&EngineOp::Start).await.unwrap_err().to_string();
+        assert!(error.contains("number 0") && error.contains("`mysql`") && error.contains("chown"), "{error}");
+        std::os::unix::fs::chown(node.server(), Some(owner), None).unwrap();
+    }
+    node.apply(EngineOp::Start).await;
+    assert_eq!(node.status().await.marker, Some(marker(1)));
+}
+
+#[tokio::test]
 async fn a_copy_that_was_not_finished_is_never_taken_for_data() {
     let mut node = Node::master().await;
     node.apply(EngineOp::Kill).await;

@@ -31,6 +31,9 @@ const NONCE_CHARS: usize = 16;
 const DEFAULTS: &[(&str, &str)] = &[
     // What a copy may miss and still go on without a clone. Disk is taken only as it fills.
     ("wal_keep_size", "1GB"),
+    // The same for one that has a slot, which keeps no more than that copy lacks. A copy that never comes back must not fill
+    // the disk.
+    ("max_slot_wal_keep_size", "4GB"),
     ("max_wal_senders", "10"),
     ("synchronous_commit", "on"),
     ("wal_level", "replica"),
@@ -121,12 +124,14 @@ pub(super) struct Live {
     pub(super) names: String,
     /// `primary_conninfo`.
     pub(super) source: String,
+    /// `primary_slot_name`; empty where the source has none for this copy.
+    pub(super) slot: String,
 }
 
 impl Live {
     /// A standby of nobody, and should somebody promote it by hand, one that acknowledges nothing.
     pub(super) fn sealed() -> Self {
-        Self { names: only(NOBODY), source: String::new() }
+        Self { names: only(NOBODY), ..Self::default() }
     }
 
     /// The file. A standby of nobody looks for more of the log at this pace, and says so in its own log each time.
@@ -134,9 +139,10 @@ impl Live {
         let pace = if self.source.is_empty() { "5s" } else { RETRY };
         format!(
             "# Written by understudy while the database runs: changes are lost.\nsynchronous_standby_names = {}\n\
-             primary_conninfo = {}\nwal_retrieve_retry_interval = {pace}\n",
+             primary_conninfo = {}\nprimary_slot_name = {}\nwal_retrieve_retry_interval = {pace}\n",
             quote(&self.names),
-            quote(&self.source)
+            quote(&self.source),
+            quote(&self.slot)
         )
     }
 }

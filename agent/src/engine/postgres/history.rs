@@ -12,7 +12,7 @@ use election::{Address, Secret};
 use serde::Deserialize;
 
 use super::link::{Link, literal};
-use super::{lsn, marker, probe};
+use super::{lsn, marker, probe, slots};
 
 /// So many of the last bytes are compared: several records.
 const WINDOW: u64 = 1024;
@@ -28,13 +28,20 @@ pub(super) struct Own {
     pub(super) segment: u64,
     /// The folder of its log.
     pub(super) wal: PathBuf,
+    /// Where it listens.
+    pub(super) address: Address,
+    /// It is fed at this moment.
+    pub(super) receiving: bool,
 }
 
 /// What comparing them has shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It can be fed as it is.
-    Fits,
+    Fits {
+        /// The source has a slot for it.
+        slot: bool,
+    },
     /// The source is not as far: that may pass.
     Ahead,
     /// It has what the source does not.
@@ -113,7 +120,9 @@ async fn same_end(own: &Own, theirs: u32, link: &mut Link, rewindable: bool) -> 
     let found = link.text(format!("SELECT coalesce({}, {})", part(own.timeline), part(theirs))).await?;
     Ok(match found {
         None => Verdict::Apart,
-        Some(hex) if hex == to_hex(&mine) => Verdict::Fits,
+        Some(hex) if hex == to_hex(&mine) => {
+            Verdict::Fits { slot: slots::reserve(link, &own.address, own.receiving).await? }
+        }
         Some(_) => Verdict::Parted { fork: None, rewindable },
     })
 }
@@ -141,7 +150,7 @@ pub(super) fn file_name(timeline: u32, position: u64, segment: u64) -> String {
 }
 
 /// Where a history left a timeline: its lines are the timelines it went through, each with the position of its end.
-fn left_at(history: &str, timeline: u32) -> Option<u64> {
+pub(super) fn left_at(history: &str, timeline: u32) -> Option<u64> {
     let lines = history.lines().filter_map(|line| {
         let mut words = line.split_ascii_whitespace();
         Some((words.next()?.parse::<u32>().ok()?, lsn::parse(words.next()?)?))

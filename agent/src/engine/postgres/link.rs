@@ -99,6 +99,11 @@ impl Link {
         row.map_or(Ok(None), |row| row.try_get::<Option<String>, _>(0))
     }
 
+    /// Whether a condition holds.
+    pub(super) async fn holds(&mut self, condition: &str) -> Result<bool, sqlx::Error> {
+        Ok(self.text(format!("SELECT ({condition})::text")).await?.as_deref() == Some("true"))
+    }
+
     /// The same, as the JSON of a value.
     pub(super) async fn json<T: DeserializeOwned>(&mut self, sql: impl Into<String>) -> Result<Option<T>, sqlx::Error> {
         let Some(text) = self.text(sql).await? else { return Ok(None) };

@@ -5,6 +5,8 @@
 //! from, and who may connect.
 
 mod config;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod history;
 mod link;
 mod lsn;
@@ -14,6 +16,7 @@ mod probe;
 mod program;
 mod pursuit;
 mod rebuild;
+mod slots;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -32,6 +35,7 @@ use self::link::{Link, Target};
 use self::probe::{Answer, Around, Memo};
 use self::program::Program;
 use self::pursuit::Pursuit;
+use self::slots::Slots;
 use super::account::{self, Account};
 use super::setup::Setup;
 use super::supervise::{Life, Supervisor, end_stragglers};
@@ -69,6 +73,7 @@ pub struct Postgres {
     memo: Memo,
     gate: Gate,
     pursuit: Pursuit,
+    slots: Slots,
     /// The run that answered last; `None` before the process of now has answered.
     heard_from: Option<Incarnation>,
     /// When it did.
@@ -115,6 +120,7 @@ impl Postgres {
             work: None,
             memo: Memo::default(),
             pursuit: Pursuit::default(),
+            slots: Slots::default(),
             heard_from: None,
             heard: None,
             chain: None,
@@ -160,6 +166,7 @@ impl Postgres {
         let (answer, marker) = self.ask().await?;
         self.pursuit.has_come_back();
         self.pursue(&answer, marker.as_ref()).await;
+        self.tend_slots().await;
         let fresh = self.setup.data_dir.join(FRESH).exists();
         Ok(answer.status(Around {
             incarnation: self.incarnation(),
@@ -186,10 +193,11 @@ impl Postgres {
     }
 
     /// What is said while the server cannot be asked, though nothing is wrong.
-    fn unready(&self, syncing: bool) -> election::Engine {
-        let run = if syncing { Incarnation::from("rebuilding") } else { self.incarnation() };
+    fn unready(&self) -> election::Engine {
+        let copying = self.pursuit.copying();
+        let run = if copying.is_some() { Incarnation::from("rebuilding") } else { self.incarnation() };
         let follows = self.pursuit.follows();
-        election::Engine::Up(Box::new(probe::unready(run, &self.version, follows, syncing, self.kept)))
+        election::Engine::Up(Box::new(probe::unready(run, &self.version, follows, copying, self.kept)))
     }
 
     /// What an answer that did not come makes of the instance.
@@ -254,7 +262,7 @@ impl Engine for Postgres {
     async fn probe(&mut self) -> election::Engine {
         self.advance().await;
         if self.pursuit.is_rebuilding() && !self.pursuit.is_starting() {
-            return self.unready(true);
+            return self.unready();
         }
         if let Life::Down { why } = self.supervisor.life() {
             self.hang_up();
@@ -264,12 +272,12 @@ impl Engine for Postgres {
             Ok(Ok(status)) => {
                 self.heard = Some(Instant::now());
                 // The server that was wound back or cloned may turn out, in this very look, to have parted again.
-                if self.pursuit.is_rebuilding() { self.unready(true) } else { election::Engine::Up(Box::new(status)) }
+                if self.pursuit.is_rebuilding() { self.unready() } else { election::Engine::Up(Box::new(status)) }
             }
             Ok(Err(error)) if link::is_not_ready(&error) => {
                 self.link = None;
                 self.heard = Some(Instant::now());
-                self.unready(self.pursuit.is_starting())
+                self.unready()
             }
             Ok(Err(error)) => {
                 if link::is_crowded(&error) {
@@ -277,7 +285,7 @@ impl Engine for Postgres {
                 }
                 if self.pursuit.is_starting() {
                     self.link = None;
-                    return self.unready(true);
+                    return self.unready();
                 }
                 tracing::debug!(group = self.setup.group, %error, "the database gives no answer");
                 self.unanswered(true).await

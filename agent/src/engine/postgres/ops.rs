@@ -224,7 +224,7 @@ async fn wait_for_copy(pg: &mut Postgres, op: &'static str) -> Result<(), Engine
     }
     pg.memo.unneeded = false;
     if names_in_force(pg, op).await? != wanted {
-        pg.live(op, &Live { names: wanted, source: String::new() }).await?;
+        pg.live(op, &Live { names: wanted, ..Live::default() }).await?;
     }
     Ok(())
 }

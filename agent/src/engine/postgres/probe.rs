@@ -1,10 +1,10 @@
 //! What a PostgreSQL says of itself: one question that answers with JSON, and the marker.
 
-use election::{Address, Attached, EngineRole, Incarnation, Lineage, Marker, Nonce, Position, Status};
+use election::{Address, Attached, Copying, EngineRole, Incarnation, Lineage, Marker, Nonce, Position, Shown, Status};
 use serde::Deserialize;
 
 use super::config::{self, Gate};
-use super::marker;
+use super::{lsn, marker};
 
 /// What the agent itself has done to one run of a process: none of it can be read back from the server.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +35,7 @@ pub(super) fn question() -> String {
              {POSITION} AS position,
              current_setting('synchronous_standby_names') AS names,
              current_setting('primary_conninfo') AS source,
+             current_setting('primary_slot_name') AS slot,
              (SELECT status FROM pg_stat_wal_receiver) AS receiver,
              (SELECT json_agg(r) FROM (SELECT application_name AS name, state,
                  (flush_lsn - '0/0'::pg_lsn)::text AS position,
@@ -66,6 +67,7 @@ pub(super) struct Answer {
     pub(super) position: Option<String>,
     pub(super) names: String,
     pub(super) source: String,
+    pub(super) slot: String,
     pub(super) receiver: Option<String>,
     pub(super) replicas: Option<Vec<Sender>>,
     pub(super) segment: Option<String>,
@@ -173,6 +175,7 @@ impl Answer {
             quiesced: memo.quiesced,
             channel: memo.channel.as_ref().map(|(name, _)| name.clone()),
             replicas: self.replicas.iter().flatten().filter_map(attached).collect(),
+            shown: Shown { position: Some(lsn::text(self.position().0)), ..Shown::default() },
             role,
         }
     }
@@ -193,14 +196,16 @@ fn number(text: Option<&str>) -> Position {
     Position(text.and_then(|t| t.parse().ok()).unwrap_or_default())
 }
 
-/// What is said of an instance whose server cannot be asked: it reads its data, or its copy is being made.
+/// What is said of an instance whose server cannot be asked: it reads its data, or its copy is being made, which has come
+/// so far.
 pub(super) fn unready(
     incarnation: Incarnation,
     version: &str,
     follows: Option<(Address, Nonce)>,
-    syncing: bool,
+    copying: Option<Copying>,
     kept: Option<u64>,
 ) -> Status {
+    let syncing = copying.is_some();
     let role = follows.map_or(EngineRole::Sealed, |(source, channel)| EngineRole::Follows {
         source,
         link_up: false,
@@ -227,6 +232,7 @@ pub(super) fn unready(
         quiesced: false,
         channel: None,
         replicas: Vec::new(),
+        shown: Shown { copying, ..Shown::default() },
     }
 }
 
@@ -242,6 +248,7 @@ mod tests {
             position: Some("12345678901".into()),
             names: config::only(config::NOBODY),
             source: String::new(),
+            slot: String::new(),
             receiver: None,
             replicas: None,
             segment: None,

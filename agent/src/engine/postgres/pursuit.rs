@@ -3,15 +3,16 @@
 
 use std::time::{Duration, Instant};
 
-use election::{Address, Marker, Nonce, Secret};
+use election::{Address, Copying, Marker, Nonce, Secret};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::history::{self, Own, Verdict};
 use super::probe::Answer;
 use super::rebuild::{self, Plan, Tail};
-use super::{FRESH, Postgres, config, marker};
+use super::{FRESH, Postgres, config, marker, slots};
 use crate::engine::EngineError;
+use crate::engine::progress::Progress;
 
 /// How long an operation waits for the source's answer. After that the next probes look for it.
 const PATIENCE: Duration = Duration::from_millis(700);
@@ -42,6 +43,8 @@ pub(super) struct Pursuit {
     wish: Option<Wish>,
     /// What this run has been found to be a beginning of.
     fits: Option<Address>,
+    /// That one has a slot for this copy.
+    slot: bool,
     asking: Option<JoinHandle<Result<Verdict, sqlx::Error>>>,
     /// What was asked about.
     asked: Option<Own>,
@@ -57,12 +60,13 @@ struct Rebuild {
     stage: Stage,
     /// What is to be saved of the former copy: its end, where it parted, and the epoch.
     tail: Option<(Own, Option<u64>, u64)>,
+    progress: Progress,
 }
 
 #[derive(Debug)]
 enum Stage {
     /// The server is down, and its folder is worked on.
-    Making(JoinHandle<Result<(), EngineError>>),
+    Making(JoinHandle<Result<bool, EngineError>>),
     /// It was started with what was made, and takes no connections yet.
     Starting,
     /// It failed, and is tried again.
@@ -78,6 +82,11 @@ impl Pursuit {
     /// Whether there is no copy at this moment.
     pub(super) fn is_rebuilding(&self) -> bool {
         self.rebuild.is_some()
+    }
+
+    /// How far the copy is that is being made, while there is none.
+    pub(super) fn copying(&self) -> Option<Copying> {
+        self.rebuild.as_ref().map(|rebuild| rebuild.progress.now())
     }
 
     /// Another run was met: whether it fits is not known.
@@ -127,6 +136,9 @@ impl Postgres {
         channel: Option<&(Nonce, Secret)>,
     ) -> Result<(), EngineError> {
         let before = self.pursuit.wish.take();
+        if before.as_ref().is_none_or(|wish| wish.source != *source) {
+            self.pursuit.slot = false;
+        }
         let wish = match (channel, before) {
             (Some((name, secret)), _) => Wish { source: source.clone(), channel: name.clone(), secret: secret.clone() },
             (None, Some(before)) => Wish { source: source.clone(), ..before },
@@ -181,7 +193,10 @@ impl Postgres {
             Stage::Starting => return,
             Stage::Making(task) if !task.is_finished() => return,
             Stage::Making(task) => match task.await {
-                Ok(Ok(())) => self.come_back(),
+                Ok(Ok(slot)) => {
+                    self.pursuit.slot = slot;
+                    self.come_back()
+                }
                 Ok(Err(error)) => Err(error),
                 Err(_) => Err(EngineError::StartFailed { why: "the work on it was given up".to_owned() }),
             },
@@ -201,9 +216,9 @@ impl Postgres {
 
     /// Starts the server with the copy that was made, fed from the start: before it is, it is not whole.
     fn come_back(&mut self) -> Result<(), EngineError> {
-        let Some(text) = self.source_text() else { return Ok(()) };
+        let Some(live) = self.live_wished() else { return Ok(()) };
         info!(group = self.setup.group, "the copy is made; it catches up");
-        self.launch(&text)
+        self.launch(&live)
     }
 
     /// Compares what is wished with what is, and does the next thing about the difference.
@@ -223,6 +238,7 @@ impl Postgres {
             if answer.is_fed() {
                 pursuit.down_since = None;
                 pursuit.fits = pursuit.wish.as_ref().map(|wish| wish.source.clone());
+                pursuit.slot = !answer.slot.is_empty();
                 return;
             }
             let since = *pursuit.down_since.get_or_insert_with(Instant::now);
@@ -238,6 +254,8 @@ impl Postgres {
             end: answer.position().0,
             segment: answer.segment(),
             wal: self.setup.data().join("pg_wal"),
+            address: self.setup.address(),
+            receiving: answer.receiver.is_some(),
         };
         pursuit.asked = Some(own.clone());
         self.epoch_seen(marker);
@@ -253,7 +271,8 @@ impl Postgres {
     async fn conclude(&mut self, said: Result<Verdict, sqlx::Error>) {
         self.pursuit.not_before = Some(Instant::now() + AGAIN);
         match said {
-            Ok(Verdict::Fits) => {
+            Ok(Verdict::Fits { slot }) => {
+                self.pursuit.slot = slot;
                 self.pursuit.fits = self.pursuit.wish.as_ref().map(|wish| wish.source.clone());
                 if let Err(error) = self.point() {
                     warn!(group = self.setup.group, "{}", crate::error_chain(&error));
@@ -306,14 +325,15 @@ impl Postgres {
             account: self.setup.account.clone(),
             folder: self.setup.data_dir.clone(),
             data: self.setup.data(),
+            address: self.setup.address(),
             source: wish.source,
             secret: wish.secret,
             tail: tail.clone().map(|(own, fork, epoch)| Tail { own, fork, epoch }),
             rewind,
         };
-        let server = self.supervisor.handle();
-        let stage = Stage::Making(tokio::spawn(rebuild::run(plan, server)));
-        self.pursuit.rebuild = Some(Rebuild { stage, tail });
+        let (server, progress) = (self.supervisor.handle(), Progress::default());
+        let stage = Stage::Making(tokio::spawn(rebuild::run(plan, server, progress.clone())));
+        self.pursuit.rebuild = Some(Rebuild { stage, tail, progress });
     }
 
     /// Where the server is to replicate from, as its setting.
@@ -324,11 +344,16 @@ impl Postgres {
         Some(config::source(&wish.source, marker::role_of(&wish.secret), &name, &passfile))
     }
 
+    /// The same with the slot it is to use there.
+    fn live_wished(&self) -> Option<config::Live> {
+        let slot = if self.pursuit.slot { slots::name(&self.setup.address()) } else { String::new() };
+        Some(config::Live { source: self.source_text()?, slot, ..config::Live::sealed() })
+    }
+
     /// Lets the server replicate from where it is wished. Takes effect a moment later.
     fn point(&mut self) -> Result<(), EngineError> {
-        let (Some(source), Some(wish)) = (self.source_text(), &self.pursuit.wish) else { return Ok(()) };
+        let (Some(live), Some(wish)) = (self.live_wished(), &self.pursuit.wish) else { return Ok(()) };
         self.setup.write(&self.setup.data_dir.join(config::PASSFILE), &config::passfile(wish.secret.reveal()))?;
-        let live = config::Live { source, ..config::Live::sealed() };
         self.setup.write(&self.setup.data_dir.join(config::LIVE), &live.text())?;
         if let Some(handle) = self.supervisor.handle() {
             handle.signal(rustix::process::Signal::HUP);

@@ -4,6 +4,7 @@
 //! A copy under construction could be mistaken for whole: before anything is destroyed the folder says so, and until the
 //! server has come back with it a start throws it away.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,18 +13,24 @@ use std::time::Duration;
 
 use election::{Address, Secret};
 use rustix::process::Signal;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-use super::{config, lsn};
 use super::history::{Own, file_name};
+use super::link::Link;
 use super::marker;
 use super::program::Program;
+use super::{config, lsn, slots};
 use crate::engine::account::Account;
+use crate::engine::progress::Progress;
 use crate::engine::supervise::{Handle, end_stragglers};
 use crate::engine::{EngineError, KEPT, folder};
 
 /// The file that says that a copy is not whole.
 pub(super) const INCOMPLETE: &str = "incomplete";
+
+/// So many of a tool's last lines tell why it failed.
+const LAST_WORDS: usize = 3;
 
 /// How long an orderly end may take.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
@@ -38,6 +45,8 @@ pub(super) struct Plan {
     pub(super) folder: PathBuf,
     /// The server's own.
     pub(super) data: PathBuf,
+    /// Where this instance listens.
+    pub(super) address: Address,
     pub(super) source: Address,
     pub(super) secret: Secret,
     /// What it has that the source does not, to be saved.
@@ -56,8 +65,9 @@ pub(super) struct Tail {
     pub(super) epoch: u64,
 }
 
-/// Does it. The server is down afterwards, and its folder holds a copy that takes the source's log to be whole.
-pub(super) async fn run(plan: Plan, server: Option<Handle>) -> Result<(), EngineError> {
+/// Does it. The server is down afterwards, and its folder holds a copy that takes the source's log to be whole. Whether the
+/// source has a slot for it.
+pub(super) async fn run(plan: Plan, server: Option<Handle>, progress: Progress) -> Result<bool, EngineError> {
     if let Some(mut server) = server {
         server.end(Signal::INT, STOP_LIMIT).await;
     }
@@ -66,19 +76,20 @@ pub(super) async fn run(plan: Plan, server: Option<Handle>) -> Result<(), Engine
     if let Some(tail) = &plan.tail {
         save(tail, &plan.folder)?;
     }
+    let slot = plan.reserve().await.map_err(EngineError::sql("get a slot at the source"))?;
     plan.write(&plan.folder.join(INCOMPLETE), b"")?;
     plan.write(&plan.folder.join(config::PASSFILE), config::passfile(plan.secret.reveal()).as_bytes())?;
     if plan.rewind {
-        match plan.rewind().await {
+        match plan.rewind(&progress).await {
             Ok(()) => {
                 tracing::info!(group = plan.group, "the copy is wound back to where the histories parted");
-                return plan.tidy();
+                return plan.tidy().map(|()| slot);
             }
             Err(error) => tracing::info!(group = plan.group, "the copy cannot be wound back, and is cloned: {error}"),
         }
     }
-    plan.clone_anew().await?;
-    plan.tidy()
+    plan.clone_anew(slot, &progress).await?;
+    plan.tidy().map(|()| slot)
 }
 
 impl Plan {
@@ -87,21 +98,30 @@ impl Plan {
         self.account.as_ref().map_or(Ok(()), |account| account.own(path))
     }
 
-    async fn rewind(&self) -> Result<(), EngineError> {
+    /// Sees that the source keeps what is written from here on.
+    async fn reserve(&self) -> Result<bool, sqlx::Error> {
+        let mut link = Link::remote(&self.source, marker::role_of(&self.secret), &self.secret).await?;
+        slots::reserve(&mut link, &self.address, false).await
+    }
+
+    async fn rewind(&self, progress: &Progress) -> Result<(), EngineError> {
         let mut command = self.tool("pg_rewind");
         command.arg("--target-pgdata").arg(&self.data).arg("--source-server").arg(self.conninfo());
         if self.program.major >= 15 {
             command.arg("--config-file").arg(self.folder.join(config::MAIN));
         }
-        self.run("pg_rewind", command).await
+        self.run("pg_rewind", command, progress).await
     }
 
-    async fn clone_anew(&self) -> Result<(), EngineError> {
+    async fn clone_anew(&self, slot: bool, progress: &Progress) -> Result<(), EngineError> {
         remove(&self.data)?;
         let mut command = self.tool("pg_basebackup");
         command.arg("--pgdata").arg(&self.data).arg("--dbname").arg(self.conninfo());
         command.args(["--wal-method=stream", "--checkpoint=fast", "--no-password"]);
-        self.run("pg_basebackup", command).await
+        if slot {
+            command.arg("--slot").arg(slots::name(&self.address));
+        }
+        self.run("pg_basebackup", command, progress).await
     }
 
     fn conninfo(&self) -> String {
@@ -119,17 +139,33 @@ impl Plan {
         command
     }
 
-    async fn run(&self, op: &'static str, mut command: Command) -> Result<(), EngineError> {
+    /// Runs a tool to its end, and tells how far it is: each says so every second.
+    async fn run(&self, op: &'static str, mut command: Command, progress: &Progress) -> Result<(), EngineError> {
         let program = PathBuf::from(command.as_std().get_program());
-        let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
-        let output = output.map_err(EngineError::io("run", &program))?;
-        if output.status.success() {
+        let failed = |e| EngineError::io("run", &program)(e);
+        command.arg("--progress").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().map_err(failed)?;
+        let mut words = VecDeque::new();
+        if let Some(said) = child.stderr.take() {
+            let mut lines = BufReader::new(said).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                match read_progress(&line) {
+                    Some((bytes, of)) => {
+                        progress.reach(bytes);
+                        progress.expect(of);
+                    }
+                    None if line.trim().is_empty() => {}
+                    None => words.push_back(line.trim().to_owned()),
+                }
+                if words.len() > LAST_WORDS {
+                    words.pop_front();
+                }
+            }
+        }
+        if child.wait().await.map_err(failed)?.success() {
             return Ok(());
         }
-        let text = String::from_utf8_lossy(&output.stderr);
-        let last: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        let answer = last[last.len().saturating_sub(3)..].join(" | ");
-        Err(EngineError::Refused { op, answer })
+        Err(EngineError::Refused { op, answer: words.make_contiguous().join(" | ") })
     }
 
     /// What came along from the source and is not this instance's.
@@ -182,6 +218,13 @@ fn save(tail: &Tail, folder: &Path) -> Result<(), EngineError> {
     })
 }
 
+/// ` 123/4567 kB (2%), 0/1 tablespace`: what is done, and about what there is to do, in bytes.
+pub(super) fn read_progress(line: &str) -> Option<(u64, u64)> {
+    let (done, all) = line.split_once(" kB (")?.0.trim().split_once('/')?;
+    let bytes = |text: &str| text.parse::<u64>().ok()?.checked_mul(1024);
+    Some((bytes(done)?, bytes(all)?))
+}
+
 /// Removes a folder, if it is there.
 pub(super) fn remove(path: &Path) -> Result<(), EngineError> {
     folder::remove_tree(path).map_err(EngineError::io("remove", path))
@@ -190,6 +233,14 @@ pub(super) fn remove(path: &Path) -> Result<(), EngineError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tools_progress_is_read() {
+        assert_eq!(read_progress(" 123/4567 kB (2%), 0/1 tablespace"), Some((123 * 1024, 4567 * 1024)));
+        assert_eq!(read_progress("   0/31458 kB (0%) copied"), Some((0, 31458 * 1024)));
+        assert_eq!(read_progress("pg_basebackup: error: connection to server failed"), None);
+        assert_eq!(read_progress("99999999999999999999/1 kB (0%)"), None);
+    }
 
     #[test]
     fn what_sql_has_set_of_the_agents_is_forgotten() {
@@ -212,7 +263,8 @@ mod tests {
             fs::write(wal.join(file_name(1, number * segment, segment)), [number as u8]).unwrap();
         }
         fs::write(wal.join(file_name(2, 3 * segment, segment)), "another timeline's").unwrap();
-        let own = Own { system: "7".into(), timeline: 1, end: 4 * segment + 5, segment, wal };
+        let (address, receiving) = (Address::new("h", 1), false);
+        let own = Own { system: "7".into(), timeline: 1, end: 4 * segment + 5, segment, wal, address, receiving };
         let tail = Tail { own, fork: Some(3 * segment + 9), epoch: 12 };
         save(&tail, dir.path()).unwrap();
         save(&tail, dir.path()).unwrap();

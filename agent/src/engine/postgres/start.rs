@@ -37,7 +37,7 @@ impl Postgres {
     pub(super) async fn start(&mut self) -> Result<(), EngineError> {
         if self.supervisor.life().ended().is_some() && !self.adopt_left_behind()? {
             self.prepare().await?;
-            self.launch("")?;
+            self.launch(&Live::sealed())?;
         }
         loop {
             match Link::open(&self.setup.target()).await {
@@ -97,7 +97,9 @@ impl Postgres {
         if !setup.data().exists() {
             self.initialise().await?;
         }
-        let version = fs::read_to_string(self.setup.data().join("PG_VERSION")).unwrap_or_default();
+        self.setup.check_owner(&self.setup.data())?;
+        let file = self.setup.data().join("PG_VERSION");
+        let version = fs::read_to_string(&file).map_err(EngineError::io("read", &file))?;
         if version.trim() != self.program.major.to_string() {
             let why = format!(
                 "{} holds the data of PostgreSQL {}, and the program is of version {}: set `bin` to the folder of the \
@@ -134,22 +136,18 @@ impl Postgres {
         fs::rename(&new, setup.data()).map_err(EngineError::io("name", &new))
     }
 
-    /// Starts the process on a folder that is there: as a standby of `source`, where that says something.
-    pub(super) fn launch(&mut self, source: &str) -> Result<(), EngineError> {
+    /// Starts the process on a folder that is there, with these settings besides those that never change.
+    pub(super) fn launch(&mut self, live: &Live) -> Result<(), EngineError> {
         let setup = &self.setup;
         let data = setup.data();
         end_stragglers(&setup.data_dir, Program::is_ours);
         forget_overrides(&data)?;
         self.boot_as_standby()?;
-        let plan = Plan {
-            address: &setup.site.address,
-            port: setup.port,
-            folder: &setup.data_dir,
-            settings: &setup.settings,
-        };
+        let plan =
+            Plan { address: &setup.site.address, port: setup.port, folder: &setup.data_dir, settings: &setup.settings };
         setup.write(&setup.data_dir.join(config::MAIN), &config::generate(&plan))?;
         setup.write(&setup.data_dir.join(config::IDENT), &config::ident(&self.agent))?;
-        setup.write(&setup.data_dir.join(config::LIVE), &Live { source: source.to_owned(), ..Live::sealed() }.text())?;
+        setup.write(&setup.data_dir.join(config::LIVE), &live.text())?;
         setup.write_gate(Gate::COPY)?;
         self.gate = Gate::COPY;
         let mut command = Command::new(self.program.path("postgres"));

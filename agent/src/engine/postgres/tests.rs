@@ -33,11 +33,19 @@ impl Node {
 
     /// A master that clients may write to, and whose commits wait for nobody.
     async fn master() -> Self {
-        let mut node = Self::started().await;
-        for op in [EngineOp::Promote, EngineOp::Guard(false), EngineOp::Mark(marker(1)), EngineOp::Open] {
-            node.apply(op).await;
-        }
+        let mut node = Self::prepared();
+        node.open().await.unwrap();
+        node.begin().await;
         node
+    }
+
+    /// The same, of one that is open and not started.
+    async fn begin(&mut self) {
+        self.apply(EngineOp::Start).await;
+        self.until("a sealed server", |st| !st.loading).await;
+        for op in [EngineOp::Promote, EngineOp::Guard(false), EngineOp::Mark(marker(1)), EngineOp::Open] {
+            self.apply(op).await;
+        }
     }
 
     /// A copy of `source` that is fed, through the channel that anybody may have.
@@ -264,6 +272,29 @@ async fn a_copy_that_is_not_whole_is_thrown_away() {
 }
 
 #[tokio::test]
+async fn data_of_another_version_or_owner_are_named_and_not_started() {
+    let mut node = Node::started().await;
+    node.kill_hard().await;
+    let data = node.config.data_dir.join(super::DATA);
+    let version = std::fs::read(data.join("PG_VERSION")).unwrap();
+    std::fs::write(data.join("PG_VERSION"), "9\n").unwrap();
+    let error = node.engine().apply(&EngineOp::Start).await.unwrap_err().to_string();
+    assert!(error.contains("holds the data of PostgreSQL 9") && error.contains("`bin`"), "{error}");
+    std::fs::write(data.join("PG_VERSION"), version).unwrap();
+
+    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&data).unwrap());
+    // Only root can give a folder away.
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&data, Some(0), None).unwrap();
+        let error = node.engine().apply(&EngineOp::Start).await.unwrap_err().to_string();
+        assert!(error.contains("number 0") && error.contains("`postgres`") && error.contains("chown"), "{error}");
+        std::os::unix::fs::chown(&data, Some(owner), None).unwrap();
+    }
+    node.apply(EngineOp::Start).await;
+    node.until("the data as they were", |st| !st.loading).await;
+}
+
+#[tokio::test]
 async fn the_password_of_the_file_is_the_administrators() {
     let mut node = Node::prepared();
     let file = node.dir.path().join("password");
@@ -295,4 +326,98 @@ async fn data_that_is_not_ours_or_of_another_version_is_not_touched() {
     let error = node.engine().apply(&EngineOp::Start).await.unwrap_err().to_string();
     assert!(error.contains("9.6") && error.contains("nothing was touched"), "{error}");
     assert_eq!(std::fs::read_dir(&node.config.data_dir).unwrap().count(), 1);
+}
+
+/// Makes the master's log longer by so many files, and lets it throw away what nobody needs.
+async fn write_files(master: &Node, files: u32) {
+    for _ in 0..files {
+        master.run("SELECT pg_logical_emit_message(false, 'x', 'y'); SELECT pg_switch_wal()").await.unwrap();
+    }
+    master.run("CHECKPOINT").await.unwrap();
+}
+
+/// How the one slot of the master is: `wal_status`, and whether it is in use.
+async fn slot(master: &Node) -> Option<(String, bool)> {
+    let mut client = master.client().await.unwrap();
+    let sql = "SELECT wal_status, active FROM pg_replication_slots WHERE slot_name LIKE 'understudy%'";
+    let row = sqlx::query(sql).fetch_optional(&mut client).await.unwrap()?;
+    Some((row.get(0), row.get(1)))
+}
+
+async fn until_slot(master: &Node, what: &str, wanted: impl Fn(Option<&(String, bool)>) -> bool) {
+    let end = Instant::now() + LIMIT;
+    loop {
+        let seen = slot(master).await;
+        if wanted(seen.as_ref()) {
+            return;
+        }
+        assert!(Instant::now() < end, "{what} did not come: {seen:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_slot_has_kept_spares_a_clone_and_what_it_has_not_is_cloned() {
+    let mut master = Node::prepared();
+    for (key, value) in
+        [("wal_keep_size", "0"), ("max_wal_size", "32MB"), ("min_wal_size", "32MB"), ("max_slot_wal_keep_size", "80MB")]
+    {
+        master.config.settings.insert(key.to_owned(), value.to_owned());
+    }
+    master.open().await.unwrap();
+    master.begin().await;
+    let mut copy = Node::copy_of(&mut master).await;
+    until_slot(&master, "the copy's slot", |slot| slot.is_some_and(|(_, active)| *active)).await;
+    // A clone takes the place of the whole folder.
+    let witness = copy.config.data_dir.join(super::DATA).join("witness");
+    std::fs::write(&witness, "").unwrap();
+
+    copy.kill_hard().await;
+    write_files(&master, 3).await;
+    assert!(slot(&master).await.is_some_and(|(status, active)| status != "lost" && !active));
+    copy.apply(EngineOp::Start).await;
+    copy.join(&mut master).await;
+    assert!(witness.exists(), "it was cloned though its slot had kept what it lacked\n{}", copy.log());
+
+    copy.kill_hard().await;
+    write_files(&master, 8).await;
+    until_slot(&master, "the bound of the slot", |slot| slot.is_some_and(|(status, _)| status == "lost")).await;
+    copy.apply(EngineOp::Start).await;
+    copy.join(&mut master).await;
+    assert!(!witness.exists(), "it is behind what is kept, and was not cloned");
+    until_slot(&master, "a new slot", |slot| slot.is_some_and(|(status, active)| status != "lost" && *active)).await;
+}
+
+#[tokio::test]
+async fn slots_that_are_left_over_are_removed() {
+    let mut master = Node::master().await;
+    let mut hot = Node::copy_of(&mut master).await;
+    let (agents, known) = tokio::sync::watch::channel(Default::default());
+    let mut copy = Node::prepared();
+    copy.site.agents = known;
+    copy.open().await.unwrap();
+    copy.apply(EngineOp::Start).await;
+    copy.join(&mut hot).await;
+    until_slot(&hot, "the copy's slot", |slot| slot.is_some_and(|(_, active)| *active)).await;
+    // It moves to another source, and takes its slot with it.
+    agents.send_replace([(hot.address(), String::new()), (master.address(), String::new())].into());
+    copy.join(&mut master).await;
+    let end = Instant::now() + LIMIT;
+    while slot(&hot).await.is_some() {
+        assert!(Instant::now() < end, "its slot stays where it is fed no more");
+        copy.engine().probe().await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    // The nodes of the other two are struck off the group: their copies are gone.
+    copy.kill_hard().await;
+    hot.kill_hard().await;
+    master.site.nodes = tokio::sync::watch::channel(Some([master.address()].into())).1;
+    master.open().await.unwrap();
+    let end = Instant::now() + LIMIT;
+    while slot(&master).await.is_some() {
+        assert!(Instant::now() < end, "slots of nodes that are gone stay");
+        master.engine().probe().await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -1,7 +1,6 @@
 //! That client writes are held: Redis 7.0 does not tell, so the agent keeps it, also over a restart of its own.
 
 use std::fs;
-use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +8,7 @@ use election::Incarnation;
 use serde::{Deserialize, Serialize};
 
 use super::Redis;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, folder};
 
 /// How long writes are held at most. The core releases them itself; this only bounds what a lost agent leaves behind.
 pub(super) const LIMIT: Duration = Duration::from_secs(60);
@@ -39,10 +38,7 @@ pub(super) fn note(redis: &mut Redis) -> Result<(), EngineError> {
 pub(super) fn forget(redis: &mut Redis) -> Result<(), EngineError> {
     redis.memo.held_until = None;
     let path = redis.setup.own_file("held.json");
-    match fs::remove_file(&path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(EngineError::io("remove", &path)(e)),
-        _ => Ok(()),
-    }
+    folder::remove_file(&path).map_err(EngineError::io("remove", &path))
 }
 
 /// Until when an earlier agent has held the writes of this run.

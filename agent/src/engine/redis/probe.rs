@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use election::{Address, Attached, EngineRole, Incarnation, Lineage, Marker, Nonce, Position, Status};
+use election::{Address, Attached, Copying, EngineRole, Incarnation, Lineage, Marker, Nonce, Position, Shown, Status};
 use redis::{FromRedisValue, Pipeline, Value};
 
 use super::accounts;
@@ -116,8 +116,16 @@ pub(super) fn status(answers: &Answers, info: &Info, memo: &Memo, marker_databas
         quiesced: memo.is_held(),
         channel: memo.channel.clone(),
         replicas: info.replicas(),
+        shown: Shown { copying: copying(info), ..Shown::default() },
         role,
     }
+}
+
+/// How much of a full copy has arrived. A source that does not store it first does not know how much it will be.
+fn copying(info: &Info) -> Option<Copying> {
+    let number = |key: &str| u64::try_from(info.number(key)).unwrap_or_default();
+    let (bytes, of) = (number("master_sync_read_bytes"), number("master_sync_total_bytes"));
+    info.flag("master_sync_in_progress").then(|| Copying { bytes, of: Some(of).filter(|of| *of > 0) })
 }
 
 /// Whether the append-only file is being rewritten, for whatever reason.

@@ -46,7 +46,8 @@ fn locate(bin: Option<&Path>) -> Result<PathBuf, EngineError> {
         let found = program::find(&NAMES, &program::search_path());
         return found.ok_or_else(|| missing(format!("{} in PATH", NAMES.join(" or "))));
     };
-    let found = if bin.is_dir() { program::find(&NAMES, &[bin.to_owned()]) } else { bin.is_file().then(|| bin.to_owned()) };
+    let found =
+        if bin.is_dir() { program::find(&NAMES, &[bin.to_owned()]) } else { bin.is_file().then(|| bin.to_owned()) };
     found.ok_or_else(|| missing(format!("`bin` is {}", bin.display())))
 }
 

@@ -11,7 +11,7 @@ use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisConnectionIn
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Redis;
-use crate::engine::testing::{self, LIMIT, Tested};
+use crate::engine::testing::{self, LIMIT, Tested, free_port};
 use crate::engine::{Engine, EngineError, Life, Site};
 
 type Node = testing::Node<Redis>;
