@@ -136,8 +136,8 @@ impl Mariadb {
     ///
     /// See there.
     pub async fn open(instance: &InstanceConfig, site: &Site) -> Result<Self, EngineError> {
-        let setup = Setup::new(instance, site, Account::for_server("mariadbd", USER).await?)?;
         let program = Program::find(instance.bin.as_deref()).await?;
+        let setup = Setup::new(instance, site, Account::for_server("mariadbd", USER).await?)?;
         let socket = setup.data_dir.join(SOCKET);
         setup.check_socket(&socket)?;
         setup.check()?;
