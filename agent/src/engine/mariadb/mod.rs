@@ -211,6 +211,9 @@ impl Mariadb {
         self.link().await?;
         self.begin_run().await?;
         let answers = self.answers().await?;
+        if self.memo.master && answers.follows.as_ref().is_some_and(Follows::can_be_forgotten) {
+            self.link().await?.run("RESET SLAVE ALL").await?;
+        }
         let incarnation = self.heard_from.clone().unwrap_or_default();
         let copying = self.copying.as_ref().map(|copying| &copying.source);
         let status = probe::status(&answers, &mut self.memo, incarnation, copying, self.kept);

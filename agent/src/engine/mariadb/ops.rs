@@ -32,6 +32,9 @@ const REST_LIMIT: Duration = Duration::from_millis(250);
 /// Closing a server to writes takes no time, unless commits wait for an acknowledgement that will not come.
 const CLOSE_LIMIT: Duration = Duration::from_millis(500);
 
+/// The thread that receives, while it has a connection and has not been killed.
+const RECEIVING: &str = "SELECT id FROM information_schema.processlist WHERE command = 'Slave_IO'";
+
 /// Does one thing to a running server.
 pub(super) async fn apply(db: &mut Mariadb, op: &EngineOp) -> Result<(), EngineError> {
     let mut this = Op { db, name: op.name() };
@@ -97,14 +100,38 @@ impl Op<'_> {
     async fn seal(&mut self) -> Result<(), EngineError> {
         self.db.memo.follows = None;
         self.db.drop_copy();
-        self.stop_receiving().await
+        self.cut_off().await
     }
 
-    /// Asked to stop, the server first tells its source to forget the link, and waits for that: a second when the source
-    /// is frozen (tried with 10.11). Its thread is ended instead.
+    /// Ends the thread that receives, and does not wait for its end. A thread that has been killed has no connection any
+    /// more, makes none and acknowledges nothing; what it had acknowledged before is in what is now said to be received.
+    /// But before it ends, it tells the source to forget the link, and waits a second for one that is frozen or gone
+    /// (`rpl_semi_sync_slave_kill_conn_timeout`; seen with 10.11).
+    async fn cut_off(&mut self) -> Result<(), EngineError> {
+        if self.ask(RECEIVING).await?.is_empty() {
+            if !self.db.memo.cut {
+                self.run("STOP SLAVE IO_THREAD").await?; // It has no connection, if there is such a thread at all.
+            }
+        } else {
+            self.end(RECEIVING).await?;
+            if !self.ask(RECEIVING).await?.is_empty() {
+                return Err(self.refused("its thread that receives does not end"));
+            }
+        }
+        self.db.memo.cut = true;
+        Ok(())
+    }
+
+    /// The same, and waits for its end: before it is pointed elsewhere.
     async fn stop_receiving(&mut self) -> Result<(), EngineError> {
-        self.end("SELECT id FROM information_schema.processlist WHERE command = 'Slave_IO'").await?;
+        self.cut_off().await?;
         self.run("STOP SLAVE IO_THREAD").await
+    }
+
+    /// Starts what receives, and what applies unless it is said to run.
+    async fn start_receiving(&mut self, statement: &str) -> Result<(), EngineError> {
+        self.db.memo.cut = false;
+        self.run(statement).await
     }
 
     /// Waits until everything that was received is applied: what was acknowledged may be in the relay log alone, and the
@@ -177,7 +204,7 @@ impl Op<'_> {
         ))
         .await
         .map_err(|e| e.without(&secret))?;
-        self.run("START SLAVE").await?;
+        self.start_receiving("START SLAVE").await?;
         let memo = &mut self.db.memo;
         (memo.follows, memo.follows_with) = (Some(source.clone()), Some((channel, secret)));
         Ok(())
@@ -186,6 +213,9 @@ impl Op<'_> {
     /// Goes on receiving from the same source. The thread that applies must run: else the server would delete what was
     /// received and not applied.
     async fn receive(&mut self) -> Result<(), EngineError> {
+        if self.db.memo.cut {
+            self.run("STOP SLAVE IO_THREAD").await?; // It may not have ended yet.
+        }
         let Some(follows) = self.is_copy().await? else { return Err(self.refused("it has no source")) };
         if follows.is_receiving() && follows.applying {
             return Ok(());
@@ -194,9 +224,9 @@ impl Op<'_> {
             self.stop_receiving().await?;
             self.apply_all().await?;
             self.set_position().await?;
-            return self.run("START SLAVE").await;
+            return self.start_receiving("START SLAVE").await;
         }
-        self.run("START SLAVE IO_THREAD").await
+        self.start_receiving("START SLAVE IO_THREAD").await
     }
 
     /// Where to go on: what this server wrote as a master counts as well, and so does where a copy of another was made.
@@ -215,11 +245,11 @@ impl Op<'_> {
     async fn promote(&mut self) -> Result<(), EngineError> {
         self.db.memo.follows = None;
         self.db.drop_copy();
-        self.stop_receiving().await?;
+        self.cut_off().await?;
         self.apply_all().await?;
         self.db.say_master(true)?;
-        self.run("STOP SLAVE").await?;
-        self.run("RESET SLAVE ALL").await?;
+        // What is left of the link is forgotten as soon as the thread that received has ended; see `Mariadb::look`.
+        self.run("STOP SLAVE SQL_THREAD").await?;
         // The record that named a hot replica is not this epoch's: nobody is there who could acknowledge the marker.
         self.wait_for_nobody().await?;
         self.db.memo.guard = false;

@@ -31,6 +31,8 @@ pub(super) struct Memo {
     pub(super) channel: Option<Nonce>,
     /// Whom it was told to follow, and has not been sealed since.
     pub(super) follows: Option<Address>,
+    /// The thread that received was ended: the server may list it for a while, but it receives and acknowledges nothing.
+    pub(super) cut: bool,
     /// The password it replicates with.
     pub(super) follows_with: Option<(Nonce, Secret)>,
     /// The marker it wrote last, and the position right after.
@@ -166,6 +168,16 @@ impl Follows {
         self.receiving != "No"
     }
 
+    /// It applies nothing any more: of a server that was promoted this is what is left to be forgotten.
+    fn is_over(&self) -> bool {
+        !self.applying
+    }
+
+    /// The same, and its thread that received has ended.
+    pub(super) fn can_be_forgotten(&self) -> bool {
+        self.is_over() && !self.is_receiving()
+    }
+
     /// What it was configured with is the account of this channel.
     pub(super) fn logs_in_by(&self, channel: &Nonce) -> bool {
         self.user == accounts::replica(channel)
@@ -237,8 +249,10 @@ impl Answers {
     }
 
     /// How far what it has on disk goes, applied or not.
-    fn position(&self) -> Position {
-        let received = self.follows.as_ref().map_or(0, |f| gtid::sequence(&f.received));
+    fn position(&self, memo: &Memo) -> Position {
+        // Of a promoted server what it received beyond that is part of no history.
+        let follows = self.follows.as_ref().filter(|_| !memo.master);
+        let received = follows.map_or(0, |f| gtid::sequence(&f.received));
         self.written().max(Position(received))
     }
 }
@@ -302,7 +316,7 @@ pub(super) fn status(
         disk_ok: true, // Known to whoever looks at the file system.
         kept,
         lineage: Lineage(marker.as_ref().map(|m| m.uid.clone()).unwrap_or_default()),
-        position: answers.position(),
+        position: answers.position(memo),
         marker,
         marked_at,
         open: master && !answers.read_only,
@@ -334,11 +348,12 @@ fn role(answers: &Answers, memo: &Memo, copying: Option<&Address>) -> EngineRole
     if let Some(source) = copying {
         return EngineRole::Follows { source: source.clone(), link_up: false, syncing: true, channel };
     }
-    let Some(follows) = &answers.follows else {
+    let Some(follows) = answers.follows.as_ref().filter(|follows| !(memo.master && follows.is_over())) else {
         // Nothing of ours makes a server writable that was not promoted.
         return if memo.master || !answers.read_only { EngineRole::Master } else { EngineRole::Sealed };
     };
     let ordered = memo.follows.as_ref() == Some(&follows.source);
+    let receiving = follows.is_receiving() && !memo.cut;
     let link_up = follows.receiving == "Yes" && follows.applying;
     match &memo.stuck {
         // To be told to follow again: then the data is replaced.
@@ -346,7 +361,7 @@ fn role(answers: &Answers, memo: &Memo, copying: Option<&Address>) -> EngineRole
         Some(Stuck::Errant(_)) => {
             EngineRole::Follows { source: follows.source.clone(), link_up: false, syncing: true, channel }
         }
-        None if follows.is_receiving() || (ordered && follows.receive_error.0 != 0) => {
+        None if receiving || (ordered && follows.receive_error.0 != 0) => {
             EngineRole::Follows { source: follows.source.clone(), link_up, syncing: false, channel }
         }
         None => EngineRole::Sealed,
@@ -408,6 +423,26 @@ mod tests {
         assert_eq!(status.position, Position(12));
         assert!(status.follows(&source()) && status.is_whole());
         assert!(told(&copy("No", "Yes"), &mut Memo::default()).is_sealed());
+    }
+
+    #[test]
+    fn a_copy_that_was_cut_off_receives_nothing_though_its_thread_is_listed() {
+        let mut memo = Memo { cut: true, ..Memo::default() };
+        assert!(told(&copy("Yes", "Yes"), &mut memo).is_sealed());
+        memo.cut = false;
+        assert!(!told(&copy("Connecting", "Yes"), &mut memo).is_sealed());
+    }
+
+    #[test]
+    fn what_is_left_of_a_masters_link_says_nothing_of_it() {
+        let mut memo = Memo { master: true, cut: true, ..Memo::default() };
+        assert!(!told(&copy("Yes", "Yes"), &mut memo).is_master(), "it still applies");
+        for receiving in ["Yes", "No"] {
+            let left = copy(receiving, "No");
+            let status = told(&left, &mut memo);
+            assert!(status.is_master() && status.position == Position(10), "{status:?}");
+            assert_eq!(left.follows.unwrap().can_be_forgotten(), receiving == "No");
+        }
     }
 
     #[test]

@@ -47,9 +47,33 @@ impl Node {
         Link::open(&target).await.unwrap()
     }
 
+    fn pid(&self) -> rustix::process::Pid {
+        let run: serde_json::Value =
+            serde_json::from_slice(&fs::read(self.dir.path().join("agent/g.run.json")).unwrap()).unwrap();
+        rustix::process::Pid::from_raw(i32::try_from(run["pid"].as_i64().unwrap()).unwrap()).unwrap()
+    }
+
     fn server(&self) -> PathBuf {
         self.config.data_dir.join(files::SERVER)
     }
+}
+
+/// A master, and a copy whose acknowledgement each of its commits waits for.
+async fn pair() -> (Node, Node) {
+    let (mut source, mut node) = (Node::master().await, Node::started().await);
+    let channel = EngineOp::Channel { name: Nonce::from("c"), secret: Secret::new("s"), exclusive: true };
+    source.apply(channel).await;
+    let to = format!(
+        "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {}, MASTER_USER = 'understudy_c', MASTER_PASSWORD = 's', \
+         MASTER_USE_GTID = slave_pos",
+        source.config.port
+    );
+    let mut sql = node.sql().await;
+    for statement in [to.as_str(), "START SLAVE"] {
+        sql.run(statement).await.unwrap();
+    }
+    until("an acknowledgement", async || source.engine().apply(&EngineOp::Mark(marker(1))).await.ok()).await;
+    (source, node)
 }
 
 fn marker(epoch: u64) -> Marker {
@@ -117,6 +141,44 @@ async fn a_marker_never_hangs_and_a_master_whose_commits_wait_is_fenced_by_its_e
     node.apply(EngineOp::Fence).await;
     until("its end", async || matches!(node.engine().probe().await, election::Engine::Down { .. }).then_some(())).await;
     assert!(files::ended_badly(&node.server()));
+}
+
+#[tokio::test]
+async fn a_source_that_is_frozen_holds_up_neither_the_seal_nor_the_promotion() {
+    let (source, mut node) = pair().await;
+    let mut sql = node.sql().await;
+    // Whoever waits for the source now waits longer than an operation may.
+    sql.run("SET GLOBAL rpl_semi_sync_slave_kill_conn_timeout = 3600").await.unwrap();
+    let pid = source.pid();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    node.apply(EngineOp::Seal).await;
+    assert!(node.status().await.is_sealed());
+    for op in [EngineOp::Promote, EngineOp::Mark(marker(2)), EngineOp::Open] {
+        node.apply(op).await;
+    }
+    let status = node.status().await;
+    assert!(status.is_master() && status.open && status.marker == Some(marker(2)), "{status:?}");
+    assert!(!sql.ask("SHOW SLAVE STATUS").await.unwrap().is_empty(), "its thread is still there");
+
+    // With the source gone the thread ends, and what is left of it is forgotten, by a new agent as well.
+    node.open().await.unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    until("the end of the link", async || {
+        assert!(node.status().await.is_master());
+        sql.ask("SHOW SLAVE STATUS").await.unwrap().is_empty().then_some(())
+    })
+    .await;
+    node.apply(EngineOp::Fence).await;
+    assert!(node.status().await.is_sealed());
+}
+
+#[tokio::test]
+async fn a_copy_that_was_sealed_acknowledges_nothing() {
+    let (mut source, mut node) = pair().await;
+    node.apply(EngineOp::Seal).await;
+    let refused = source.engine().apply(&EngineOp::Mark(Marker { counter: 2, ..marker(1) })).await.unwrap_err();
+    assert!(matches!(refused, EngineError::NoReplicas { .. }), "{refused}");
+    assert!(node.status().await.is_sealed());
 }
 
 #[tokio::test]
