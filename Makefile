@@ -48,9 +48,10 @@ check: ## formatting, lints, and the dependencies' licences when cargo-deny is t
 		echo "cargo-deny is not installed: the dependencies' licences were not checked" >&2; \
 	fi
 
-bench-failover: setup-tests ## write outages, ENGINE=redis in turn with Redis Sentinel; ENGINE=redis|postgres|mariadb RUNS=10. JSON on stdout, a table on stderr
+bench-failover: setup-bench ## write outages, ENGINE=redis|postgres|mariadb, in turn with Redis Sentinel or Patroni; RUNS=10 PEER_RUNS=10 FAULTS=kill,... JSON on stdout, a table on stderr
 	@$(CARGO) build --release --locked -q -p understudy -p understudy-tests
-	@$(CARGO) run --release --locked -q -p understudy-tests --bin bench-failover -- --engine $(ENGINE) --runs $(RUNS)
+	@$(CARGO) run --release --locked -q -p understudy-tests --bin bench-failover -- --engine $(ENGINE) --runs $(RUNS) \
+		$(if $(PEER_RUNS),--peer-runs $(PEER_RUNS)) $(if $(FAULTS),--faults $(FAULTS))
 
 bench-idle: setup ## cost of an idle group, calm on a busy machine, a killed master's return; IDLE_SECONDS=60 BUSY_MINUTES=10 RUNS=10
 	@$(CARGO) build --release --locked -q -p understudy -p understudy-tests
@@ -59,9 +60,9 @@ bench-idle: setup ## cost of an idle group, calm on a busy machine, a killed mas
 
 # In memory: a disk that is busy with the append-only file would be measured instead of the proxies.
 bench-proxy: export TMPDIR := $(if $(TMPDIR),$(TMPDIR),$(if $(wildcard /dev/shm),/dev/shm,/tmp))
-bench-proxy: setup-bench ## proxies in turn, by redis-benchmark; ROUNDS=5, CASES=a,b, MODES=a,b. JSON on stdout, a table on stderr
+bench-proxy: setup-bench ## proxies in turn, by redis-benchmark, pgbench or sysbench; ENGINE=redis|postgres|mariadb ROUNDS=5, CASES=a,b, MODES=a,b. JSON on stdout, a table on stderr
 	@$(CARGO) build --release --locked -q -p understudy
-	@$(CARGO) run --release --locked -q -p understudy-tests --bin bench-proxy -- --rounds $(or $(ROUNDS),5) \
+	@$(CARGO) run --release --locked -q -p understudy-tests --bin bench-proxy -- --engine $(ENGINE) --rounds $(or $(ROUNDS),5) \
 		$(if $(CASES),--cases $(CASES)) $(if $(MODES),--modes $(MODES))
 
 simulate: ## random faults on virtual time, on every core; SEEDS=1000 from FIRST=1, or SEED=n to replay one

@@ -28,7 +28,7 @@ pub use error::RigError;
 pub use files::{program, understudy_binary};
 pub use host::Host;
 pub use ports::free_port;
-pub use proc::sweep;
+pub use proc::{family, signal_all, sweep};
 pub use process::{Process, output, wait};
 pub use running::Rig;
 pub use server::find as server_program;

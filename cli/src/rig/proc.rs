@@ -20,14 +20,14 @@ pub(super) fn signal(pid: u32, signal: Signal) {
     }
 }
 
-/// Sends a signal to several processes, in this order.
-pub(super) fn signal_all(pids: &[u32], what: Signal) {
+/// Sends a signal to several processes, in this order; one that is gone is none to complain about.
+pub fn signal_all(pids: &[u32], what: Signal) {
     pids.iter().for_each(|pid| signal(*pid, what));
 }
 
 /// A process and all that it has started, and they: some servers are many processes. The first comes first, so that a
 /// signal finds it before it can do anything about the end of the others.
-pub(super) fn family(pid: u32) -> Vec<u32> {
+pub fn family(pid: u32) -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let parents: Vec<(u32, u32)> = pids.filter_map(|pid| Some((pid, parent(pid)?))).collect();

@@ -2,12 +2,16 @@
 
 pub(crate) mod figures;
 pub(crate) mod numbers;
+pub(crate) mod patroni;
+pub(crate) mod patroni_rig;
 pub(crate) mod sentinel;
 pub(crate) mod sentinel_rig;
+pub(crate) mod sql;
 pub(crate) mod understudy;
 
 use clap::ValueEnum;
 use cli::rig::{Ack, RigError, Writer};
+use config::Engine;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -18,15 +22,16 @@ const WARM: usize = 200;
 /// Writes acknowledged by the new master before the client ends, a second's worth.
 const AFTER: usize = 200;
 
-/// Longer than any takeover: Sentinel's planned one is noticed by its client after about 11 s.
+/// Longer than any takeover: Sentinel's planned one is noticed by its client after about 11 s, a hang under Patroni
+/// after more than 20.
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
 
 /// What happens to the master.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Fault {
-    /// SIGKILL of its Redis.
+    /// SIGKILL of its database.
     Kill,
-    /// SIGKILL of its Redis and of the agent, or Sentinel, beside it.
+    /// SIGKILL of its database and of the agent, Sentinel or Patroni, beside it.
     Node,
     /// SIGSTOP of both, and SIGCONT when the client writes again.
     Hang,
@@ -52,6 +57,8 @@ pub(crate) enum System {
     Understudy,
     /// Three Sentinels, two replicas.
     Sentinel,
+    /// Three Patronis with their PostgreSQL, one HAProxy, one Consul; synchronous mode.
+    Patroni,
 }
 
 impl System {
@@ -59,6 +66,16 @@ impl System {
         match self {
             System::Understudy => "understudy",
             System::Sentinel => "sentinel",
+            System::Patroni => "patroni",
+        }
+    }
+
+    /// Whether it looks after this engine.
+    pub(crate) fn runs(self, engine: Engine) -> bool {
+        match self {
+            System::Understudy => true,
+            System::Sentinel => engine == Engine::Redis,
+            System::Patroni => engine == Engine::Postgres,
         }
     }
 }

@@ -1,7 +1,15 @@
 //! What every benchmark's program is: one measurement, which ctrl-c ends together with all that it started.
 
 use anyhow::{Result, bail};
+use config::Engine;
 use std::process::ExitCode;
+
+/// Reads an engine's name.
+#[allow(dead_code, reason = "not every benchmark can be asked for another engine")]
+pub(crate) fn engine(text: &str) -> Result<Engine, String> {
+    let all = [Engine::Redis, Engine::Postgres, Engine::Mariadb];
+    all.into_iter().find(|engine| engine.as_str() == text).ok_or_else(|| "write redis, postgres or mariadb".to_owned())
+}
 
 /// Measures, and tells on standard error what went wrong.
 pub(crate) fn run(measure: impl Future<Output = Result<()>>) -> ExitCode {

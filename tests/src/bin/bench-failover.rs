@@ -1,4 +1,5 @@
-//! How long a client cannot write when something fails: Understudy in turn with Redis Sentinel, on the same machine.
+//! How long a client cannot write when something fails: Understudy in turn with a peer of its engine (Redis Sentinel;
+//! Patroni with Consul and HAProxy), on the same machine.
 //!
 //! One JSON object a line on standard output, a table on standard error.
 
@@ -7,9 +8,9 @@ mod bench;
 #[path = "../bench/program.rs"]
 mod program;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use bench::figures::{Figures, table};
-use bench::{Fault, Sample, System, sentinel, understudy};
+use bench::{Fault, Sample, System, patroni, sentinel, understudy};
 use clap::Parser;
 use config::Engine;
 use std::process::ExitCode;
@@ -20,38 +21,46 @@ struct Args {
     /// How often each fault strikes each system
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
+    /// The same for the peer, which may take ten times as long; as often as Understudy when not said
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    peer_runs: Option<u32>,
     /// The faults
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Fault::Kill, Fault::Node, Fault::Hang, Fault::Switchover])]
     faults: Vec<Fault>,
     /// What runs: redis, postgres or mariadb
-    #[arg(long, default_value = "redis", value_parser = engine)]
+    #[arg(long, default_value = "redis", value_parser = program::engine)]
     engine: Engine,
-    /// The systems; Sentinel is measured with Redis only
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [System::Understudy, System::Sentinel])]
+    /// The systems, of which those that do not know the engine are left out
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [System::Understudy, System::Sentinel, System::Patroni])]
     systems: Vec<System>,
 }
 
-fn engine(text: &str) -> Result<Engine, String> {
-    let all = [Engine::Redis, Engine::Postgres, Engine::Mariadb];
-    all.into_iter().find(|engine| engine.as_str() == text).ok_or_else(|| "write redis, postgres or mariadb".to_owned())
+impl Args {
+    fn runs_of(&self, system: System) -> u32 {
+        if system == System::Understudy { self.runs } else { self.peer_runs.unwrap_or(self.runs) }
+    }
 }
 
 fn main() -> ExitCode {
     let mut args = Args::parse();
-    if args.engine != Engine::Redis {
-        args.systems.retain(|system| *system != System::Sentinel);
-    }
+    args.systems.retain(|system| system.runs(args.engine));
     program::run(measure(&args))
 }
 
 async fn measure(args: &Args) -> Result<()> {
+    ensure!(!args.systems.is_empty(), "none of the systems looks after {}", args.engine.as_str());
+    let rounds = args.systems.iter().map(|system| args.runs_of(*system)).max().unwrap_or_default();
     let mut all = Vec::new();
     for fault in &args.faults {
         let mut samples = vec![Vec::new(); args.systems.len()];
-        for run in 1..=args.runs {
+        for run in 1..=rounds {
             for (system, samples) in args.systems.iter().zip(&mut samples) {
+                let runs = args.runs_of(*system);
+                if run > runs {
+                    continue;
+                }
                 let sample = once(*system, args.engine, *fault).await?;
-                eprintln!("{} {} {run}/{}: {sample}", system.name(), fault.name(), args.runs);
+                eprintln!("{} {} {run}/{runs}: {sample}", system.name(), fault.name());
                 samples.push(sample);
             }
         }
@@ -69,5 +78,6 @@ async fn once(system: System, engine: Engine, fault: Fault) -> Result<Sample> {
     match system {
         System::Understudy => understudy::once(engine, fault).await,
         System::Sentinel => sentinel::once(fault).await,
+        System::Patroni => patroni::once(fault).await,
     }
 }

@@ -7,22 +7,27 @@
 mod case;
 mod idle;
 mod load;
+mod reads;
 mod results;
 mod stage;
 
-pub(crate) use case::{CASES, Case};
+pub(crate) use case::{Case, cases};
 pub(crate) use stage::{Front, Mode, Peer};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use case::Work;
+use config::Engine;
+use load::Load;
+use reads::Reader;
 use results::{Reading, Results};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stage::{Server, Stage, need};
-use std::path::Path;
+use std::path::PathBuf;
 
 /// What is to be measured.
 #[derive(Debug)]
 pub(crate) struct Plan {
+    pub(crate) engine: Engine,
     pub(crate) rounds: u32,
     pub(crate) cases: Vec<&'static Case>,
     /// Beside the direct way, which is always measured.
@@ -33,9 +38,12 @@ pub(crate) struct Plan {
 
 /// Measures all of it.
 pub(crate) async fn measure(plan: &Plan) -> Result<Results> {
-    let benchmark = need("redis-benchmark")?;
+    let client = Client::find(plan.engine)?;
     raise_open_files();
-    let mut stage = Stage::start().await?;
+    let mut stage = Stage::start(plan.engine).await?;
+    if let Client::Sql(reader) = &client {
+        reader.fill(stage.master()).await?;
+    }
     let mut servers = vec![(Front::Direct, stage.put_up(Front::Direct).await?)];
     for front in &plan.fronts {
         servers.push((*front, stage.put_up(*front).await?));
@@ -50,10 +58,9 @@ pub(crate) async fn measure(plan: &Plan) -> Result<Results> {
                 let figures = match case.work {
                     Work::Idle(_) if *front == Front::Direct => continue,
                     Work::Idle(count) => idle(&mut stage, *front, count).await,
-                    Work::Requests(count, args) => {
+                    work => {
                         stage.tidy_up().await?;
-                        let count = (count * plan.percent / 100).max(1);
-                        requests(&benchmark, server, count, args).await
+                        load(&client, server, work, plan.percent).await
                     }
                 };
                 let figures = figures.with_context(|| format!("{} through {front}", case.name))?;
@@ -62,12 +69,43 @@ pub(crate) async fn measure(plan: &Plan) -> Result<Results> {
             }
         }
     }
-    Ok(Results::new(readings))
+    Ok(Results::new(plan.engine, readings))
 }
 
-async fn requests(benchmark: &Path, server: &Server, count: u32, args: &[&str]) -> Result<results::Figures> {
+/// Who asks.
+enum Client {
+    /// redis-benchmark.
+    Redis(PathBuf),
+    Sql(Reader),
+}
+
+impl Client {
+    fn find(engine: Engine) -> Result<Self> {
+        match engine {
+            Engine::Redis => need("redis-benchmark").map(Self::Redis),
+            engine => Reader::find(engine).map(Self::Sql),
+        }
+    }
+
+    /// Does `percent` hundredths of the work; says how many requests these were.
+    async fn run(&self, port: u16, work: Work, percent: u32) -> Result<(u32, Load)> {
+        let share = |count: u32| (count * percent / 100).max(1);
+        match (self, work) {
+            (Self::Redis(program), Work::Requests(count, args)) => {
+                Ok((share(count), load::run(program, port, share(count), args).await?))
+            }
+            (Self::Sql(reader), Work::Reads(reads)) => {
+                let reads = reads.times(share(reads.count));
+                Ok((reads.count, reader.run(port, reads).await?))
+            }
+            _ => bail!("the case is another engine's"),
+        }
+    }
+}
+
+async fn load(client: &Client, server: &Server, work: Work, percent: u32) -> Result<results::Figures> {
     let before = server.usage().ok();
-    let load = load::run(benchmark, server.port(), count, args).await?;
+    let (count, load) = client.run(server.port(), work, percent).await?;
     let after = server.usage().ok();
     let used = before.zip(after).map(|(before, after)| after.cpu.saturating_sub(before.cpu));
     Ok(results::Figures {

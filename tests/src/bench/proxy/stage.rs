@@ -1,11 +1,13 @@
 //! One group, and what stands before its master: our proxy in each mode, and the peers.
 
+use super::super::sql;
 use super::super::usage::Usage;
 use super::case::{LARGE_BYTES, LARGE_KEY};
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use cli::rig::{Process, Rig, free_port, program, understudy_binary};
 use cli::store::Put;
+use config::Engine;
 use election::{Durability, Policy};
 use std::fmt;
 use std::fs;
@@ -54,6 +56,26 @@ pub(crate) enum Mode {
     Redis,
     /// The same while the policy is `sync`: replies wait for the hot replica.
     RedisDurable,
+    /// Reads a PostgreSQL's messages just enough to keep its promises.
+    Postgres,
+}
+
+impl Peer {
+    /// Whether it can stand before this engine.
+    pub(crate) fn carries(self, engine: Engine) -> bool {
+        self == Peer::Haproxy || engine == Engine::Redis
+    }
+}
+
+impl Mode {
+    /// Whether it can stand before this engine.
+    pub(crate) fn carries(self, engine: Engine) -> bool {
+        match self {
+            Mode::Tcp => true,
+            Mode::Redis | Mode::RedisDurable => engine == Engine::Redis,
+            Mode::Postgres => engine == Engine::Postgres,
+        }
+    }
 }
 
 impl Front {
@@ -71,6 +93,7 @@ impl Front {
             Front::Direct | Front::Peer(Peer::Haproxy) | Front::Understudy(Mode::Tcp) => "tcp",
             Front::Peer(Peer::Twemproxy) | Front::Understudy(Mode::Redis) => "redis",
             Front::Understudy(Mode::RedisDurable) => "redis-durable",
+            Front::Understudy(Mode::Postgres) => "postgres",
         }
     }
 
@@ -85,8 +108,9 @@ impl fmt::Display for Front {
     }
 }
 
-/// A group of two nodes: the second one's Redis is the hot replica.
+/// A group of two nodes: the second one's database is the hot replica.
 pub(super) struct Stage {
+    engine: Engine,
     rig: Rig,
     master: SocketAddr,
     databases: Vec<SocketAddr>,
@@ -95,7 +119,7 @@ pub(super) struct Stage {
     durability: Durability,
 }
 
-/// A server of the Redis protocol: the master itself, or a proxy before it.
+/// What clients connect to: the master itself, or a proxy before it.
 pub(super) struct Server {
     port: u16,
     process: Option<Process>,
@@ -117,17 +141,27 @@ impl Server {
 }
 
 impl Stage {
-    pub(super) async fn start() -> Result<Self> {
-        // That one is started in the middle of a measurement must not happen; they are asked for in between.
-        let builder = Rig::builder(understudy_binary()?).group(GROUP).nodes(2).proxies(0);
-        let rig = builder.setting("auto-aof-rewrite-percentage", "0").start().await?;
+    pub(super) async fn start(engine: Engine) -> Result<Self> {
+        let mut builder = Rig::builder(understudy_binary()?).engine(engine).group(GROUP).nodes(2).proxies(0);
+        if engine == Engine::Redis {
+            // That one is started in the middle of a measurement must not happen; they are asked for in between.
+            builder = builder.setting("auto-aof-rewrite-percentage", "0");
+        }
+        let rig = builder.start().await?;
         let status = rig.wait_whole(LIMIT).await?;
         let master = rig.database_addr(status.active_master().context("a whole group has a master")?)?;
         let databases = rig.node_names().iter().map(|node| rig.database_addr(node)).collect::<Result<_, _>>()?;
-        let stage = Self { rig, master, databases, started: 0, durability: Durability::Sync };
-        let mut connection = connect(stage.master).await?;
-        redis::cmd("SET").arg(LARGE_KEY).arg(vec![b'x'; LARGE_BYTES]).query_async::<()>(&mut connection).await?;
+        let stage = Self { engine, rig, master, databases, started: 0, durability: Durability::Sync };
+        if engine == Engine::Redis {
+            let mut connection = connect(stage.master).await?;
+            redis::cmd("SET").arg(LARGE_KEY).arg(vec![b'x'; LARGE_BYTES]).query_async::<()>(&mut connection).await?;
+        }
         Ok(stage)
+    }
+
+    /// Where the master listens.
+    pub(super) fn master(&self) -> SocketAddr {
+        self.master
     }
 
     /// Starts a proxy anew, and waits until a request passes through it.
@@ -138,10 +172,13 @@ impl Stage {
             Front::Peer(Peer::Haproxy) => Server { port, process: Some(self.haproxy(port)?) },
             Front::Peer(Peer::Twemproxy) => Server { port, process: Some(self.twemproxy(port)?) },
             Front::Understudy(Mode::Tcp) => Server { port, process: Some(self.understudy("tcp", port)?) },
-            Front::Understudy(_) => Server { port, process: Some(self.understudy("redis", port)?) },
+            Front::Understudy(Mode::Postgres) => Server { port, process: Some(self.understudy("postgres", port)?) },
+            Front::Understudy(Mode::Redis | Mode::RedisDurable) => {
+                Server { port, process: Some(self.understudy("redis", port)?) }
+            }
         };
         let deadline = Instant::now() + LIMIT;
-        while let Err(error) = connect_through(server.address()) {
+        while let Err(error) = self.passes(server.address()).await {
             if Instant::now() > deadline || server.process.as_ref().is_some_and(Process::has_ended) {
                 let log = server.process.as_ref().map(|p| fs::read_to_string(p.log()).unwrap_or_default());
                 bail!("{front} carries no request to the master ({error:#}): {}", log.unwrap_or_default());
@@ -151,8 +188,20 @@ impl Stage {
         Ok(server)
     }
 
-    /// Writes the append-only files anew, so that every measurement begins with the same ones.
+    /// Whether a request reaches the master and its answer comes back.
+    async fn passes(&self, address: SocketAddr) -> Result<()> {
+        match self.engine {
+            Engine::Redis => connect_through(address).map(drop),
+            engine => sql::answers(engine, address).await,
+        }
+    }
+
+    /// Writes Redis' append-only files anew, so that every measurement begins with the same ones. The others' cases write
+    /// nothing.
     pub(super) async fn tidy_up(&self) -> Result<()> {
+        if self.engine != Engine::Redis {
+            return Ok(());
+        }
         for database in &self.databases {
             let mut connection = connect(*database).await?;
             redis::cmd("BGREWRITEAOF").query_async::<()>(&mut connection).await?;
@@ -204,7 +253,7 @@ impl Stage {
         // As many connections as an idle case needs; a client costs two descriptors.
         let text = format!(
             "global\n  nbthread 1\n  maxconn 9000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  \
-             timeout server 1h\nlisten redis\n  bind 127.0.0.1:{port}\n  server master {}\n",
+             timeout server 1h\nlisten database\n  bind 127.0.0.1:{port}\n  server master {}\n",
             self.master
         );
         let (folder, file) = self.file("haproxy", "haproxy.cfg", &text)?;
