@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use config::InstanceConfig;
@@ -43,6 +44,11 @@ impl<E> Drop for Node<E> {
     fn drop(&mut self) {
         self.engine = None;
         end_stragglers(self.dir.path(), |_| true);
+        // Shared memory of a killed PostgreSQL, which only its own next start would remove: line 7 of its lock is `key id`.
+        let lock = std::fs::read_to_string(self.config.data_dir.join("pgdata/postmaster.pid")).unwrap_or_default();
+        if let Some(id) = lock.lines().nth(6).and_then(|line| line.split_ascii_whitespace().nth(1)) {
+            let _ = Command::new("ipcrm").args(["-m", id]).stderr(Stdio::null()).status();
+        }
     }
 }
 

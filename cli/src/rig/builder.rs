@@ -189,6 +189,15 @@ impl Builder {
         Ok(node)
     }
 
+    fn settings(&self) -> Vec<(String, String)> {
+        let mut settings = self.settings.clone();
+        if self.engine == Engine::Postgres {
+            // In files below the data, so that a server which is killed for good leaves none in the system's memory.
+            settings.push(("dynamic_shared_memory_type".to_owned(), "\"mmap\"".to_owned()));
+        }
+        settings
+    }
+
     fn agent_file(&self, node: &Node, zone: &str, rig: &Rig) -> String {
         let mut text = format!(
             "[node]\nname = \"{name}\"\naddress = \"{address}\"\n{zone}data_dir = {memory}\n\n\
@@ -206,7 +215,7 @@ impl Builder {
             data = quoted(&node.data()),
         );
         lines(&mut text, &self.instance);
-        section(&mut text, "instance.settings", &self.settings);
+        section(&mut text, "instance.settings", &self.settings());
         section(&mut text, &format!("group.{}", self.group), &self.policy);
         text
     }

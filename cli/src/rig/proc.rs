@@ -3,7 +3,8 @@
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -52,8 +53,32 @@ pub(super) fn works_in(pid: u32, folder: &Path) -> bool {
 }
 
 /// Kills every process that works inside `folder` or has it on its command line, until none is left. Only for a
-/// folder that was drawn for the caller's own processes, such as a `tempfile::TempDir`.
+/// folder that was drawn for the caller's own processes, such as a `tempfile::TempDir`. What a killed PostgreSQL kept in
+/// the system's shared memory goes too: only its own next start would remove it.
 pub fn sweep(folder: &Path) {
+    end_all(folder);
+    lock_files(folder, 4).iter().filter_map(|file| memory(file)).for_each(|id| {
+        let _ = Command::new("ipcrm").args(["-m", &id.to_string()]).stderr(Stdio::null()).status();
+    });
+}
+
+/// The lock files of PostgreSQL servers at most `depth` folders below.
+fn lock_files(folder: &Path, depth: usize) -> Vec<PathBuf> {
+    let lock = folder.join("postmaster.pid");
+    if depth == 0 || lock.exists() {
+        return vec![lock];
+    }
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.flat_map(|folder| lock_files(&folder.path(), depth - 1)).collect()
+}
+
+/// The id of a server's shared memory: its lock file's seventh line is `key id`.
+fn memory(lock: &Path) -> Option<u64> {
+    fs::read_to_string(lock).ok()?.lines().nth(6)?.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+fn end_all(folder: &Path) {
     let deadline = Instant::now() + GONE_WITHIN;
     // A folder that was named through a link would match nobody.
     let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
@@ -107,7 +132,7 @@ pub(super) fn is_zombie(pid: u32) -> bool {
 mod tests {
     use super::*;
     use crate::rig::process::wait;
-    use std::process::{Child, Command, ExitStatus};
+    use std::process::{Child, ExitStatus};
 
     #[test]
     fn a_sweep_ends_what_works_in_the_folder_and_nothing_else() {

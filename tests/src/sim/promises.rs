@@ -51,7 +51,9 @@ impl World {
         self.ledger.acked.insert(write);
         self.ledger.acknowledged += 1;
         self.ledger.last_ack = now;
-        let one = match self.redis(n, run).and_then(|p| p.data.marker.as_ref().map(|m| m.epoch)) {
+        // A copy's marker is its master's: what it answers late was written in an epoch before.
+        let master = self.redis(n, run).filter(|p| p.is_master());
+        let one = match master.and_then(|p| p.data.marker.as_ref().map(|m| m.epoch)) {
             Some(epoch) => self.ledger.one_instance_acknowledges(n, run, epoch),
             None => Ok(()),
         };

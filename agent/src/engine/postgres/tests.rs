@@ -17,6 +17,9 @@ impl Tested for Postgres {
     const KIND: ::config::Engine = ::config::Engine::Postgres;
     const LOG: &'static str = super::LOG;
 
+    // In files below the data: a server that is killed for good leaves none in the system's memory.
+    const SETTINGS: &'static [(&'static str, &'static str)] = &[("dynamic_shared_memory_type", "mmap")];
+
     async fn open(config: &InstanceConfig, site: &Site) -> Result<Self, EngineError> {
         Postgres::open(config, site).await
     }
