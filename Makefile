@@ -69,10 +69,10 @@ simulate: ## random faults on virtual time, on every core; SEEDS=1000 from FIRST
 	@$(CARGO) run --release --locked -q -p understudy-tests --bin simulate -- \
 		$(if $(SEED),--seed $(SEED),--first $(FIRST) --seeds $(SEEDS))
 
-chaos: setup-tests ## random faults upon real processes, as root; ENGINE=redis RUNS=10 SEED=1 ROUNDS=12 FAULTS=kill-redis,split,...
+chaos: setup-tests ## random faults upon real processes, as root; ENGINE=redis|postgres|mariadb RUNS=10 SEED=1 ROUNDS=12 FAULTS=kill-database,split,...
 	@$(CARGO) build --release --locked -q -p understudy -p understudy-tests
 	@target/release/chaos --engine $(ENGINE) --runs $(RUNS) $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
-		$(if $(FAULTS),--faults $(FAULTS)) $(if $(PROTOCOL),--protocol $(PROTOCOL))
+		$(if $(FAULTS),--faults $(FAULTS)) $(if $(TCP),--tcp)
 
 fuzz: ## random bytes into a parser; TARGET=requests|replies|postgres|info|lsn|gtid|messages|documents|config SECONDS=180
 	@command -v cargo-fuzz >/dev/null 2>&1 || { echo "cargo-fuzz is not installed: cargo install cargo-fuzz" >&2; exit 1; }

@@ -5,8 +5,9 @@
 //! The long form is `UNDERSTUDY_FAILOVERS=50 cargo test -p understudy-tests --test no_write_lost over_failovers`.
 
 use anyhow::{Context, Result, ensure};
+use config::Engine;
 use std::time::Duration;
-use understudy_tests::chaos::{Fault, Load, Net, Plan, Sentinels, Setup, Stage, on_net, on_stage, run};
+use understudy_tests::chaos::{Fault, Load, Net, Plan, Sentinels, Setup, Stage, Store, on_net, on_stage, run};
 use understudy_tests::history::{Promises, Verdict};
 use understudy_tests::real::{Cast, LIMIT, attached, connect_as};
 
@@ -29,7 +30,7 @@ fn no_write_is_lost_over_failovers() -> Result<()> {
         rounds: 4 * failovers,
         time: Duration::MAX,
         clients: CLIENTS,
-        setup: Setup::redis(),
+        setup: Setup::of(Engine::Redis),
         promises: ALL,
         loud: true,
     })?;
@@ -43,7 +44,7 @@ fn no_write_is_lost_over_failovers() -> Result<()> {
 /// healed. What the history shows.
 async fn a_master_cut_off_with_its_clients(stage: &mut Stage<'_>, promises: Promises) -> Result<Verdict> {
     let cast = stage.whole(LIMIT).await?;
-    let load = Load::start(CLIENTS, &stage.rig.proxy_addrs());
+    let load = stage.load(CLIENTS)?;
     load.wait_for(SWING, LIMIT).await?;
     cut_off(stage, &cast, &[&cast.master, "proxy1"]).await?;
     healed(stage, load, promises).await
@@ -69,7 +70,7 @@ async fn healed(stage: &mut Stage<'_>, load: Load, promises: Promises) -> Result
 
 #[test]
 fn a_master_cut_off_with_its_clients_acknowledges_nothing() -> Result<()> {
-    on_stage(&Setup::redis(), async |stage| {
+    on_stage(&Setup::of(Engine::Redis), async |stage| {
         let verdict = a_master_cut_off_with_its_clients(stage, ALL).await?;
         ensure!(verdict.is_clean(), "{verdict}\n{}", stage.rig.logs());
         Ok(())
@@ -79,7 +80,7 @@ fn a_master_cut_off_with_its_clients_acknowledges_nothing() -> Result<()> {
 /// Control: nothing is withheld.
 #[test]
 fn lost_writes_are_found_behind_proxies_that_withhold_nothing() -> Result<()> {
-    on_stage(&Setup::tcp(), async |stage| {
+    on_stage(&Setup::tcp(Engine::Redis), async |stage| {
         let verdict = a_master_cut_off_with_its_clients(stage, Promises::default()).await?;
         ensure!(!verdict.lost.is_empty(), "the harness is blind: {verdict}");
         Ok(())
@@ -90,9 +91,9 @@ fn lost_writes_are_found_behind_proxies_that_withhold_nothing() -> Result<()> {
 /// nobody throws the spare out.
 #[test]
 fn lost_writes_are_found_when_the_channel_is_not_exclusive() -> Result<()> {
-    on_stage(&Setup::redis(), async |stage| {
+    on_stage(&Setup::of(Engine::Redis), async |stage| {
         let cast = stage.whole(LIMIT).await?;
-        let load = Load::start(CLIENTS, &stage.rig.proxy_addrs());
+        let load = stage.load(CLIENTS)?;
         load.wait_for(SWING, LIMIT).await?;
         stage.rig.stop_agent(&cast.master)?;
         stage.rig.stop_agent(&cast.spares[0])?;
@@ -144,7 +145,7 @@ async fn as_agent(stage: &Stage<'_>, node: &str) -> Result<redis::aio::Multiplex
 fn lost_writes_are_found_behind_sentinel() -> Result<()> {
     on_net(&Sentinels::machines(), async |net: &Net| {
         let all = Sentinels::start(net).await?;
-        let load = Load::start(CLIENTS, &[all.redis("redis1")?]);
+        let load = Load::start(&Store::redis(), CLIENTS, &[all.redis("redis1")?])?;
         load.wait_for(SWING, LIMIT).await?;
         net.cut(&["redis1"], &["redis2", "redis3"])?;
         let old = all.redis("redis1")?;

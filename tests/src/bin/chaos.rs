@@ -1,10 +1,9 @@
-//! Random faults upon real processes: `make chaos ENGINE=redis RUNS=3 SEED=1 FAULTS=kill-redis,split`.
+//! Random faults upon real processes: `make chaos ENGINE=redis RUNS=3 SEED=1 FAULTS=kill-database,split`.
 
 use clap::{Parser, ValueEnum};
 use std::process::ExitCode;
 use std::time::Duration;
 use understudy_tests::chaos::{Fault, Plan, Report, Setup, run};
-use understudy_tests::history::Promises;
 
 /// Kills, freezes, cuts off and fills up a group of real processes under load, and judges what its clients were told.
 #[derive(Debug, Parser)]
@@ -33,25 +32,20 @@ struct Arguments {
     /// How many clients.
     #[arg(long, default_value_t = 24)]
     clients: usize,
-    /// How the proxies carry clients. Only `redis` withholds acknowledgements; with `tcp` lost writes are expected.
-    #[arg(long, value_enum, default_value_t = Protocol::Redis)]
-    protocol: Protocol,
+    /// The proxies only carry bytes, whatever the engine: with Redis, lost writes are expected.
+    #[arg(long)]
+    tcp: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Engine {
     Redis,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Protocol {
-    Redis,
-    Tcp,
+    Postgres,
+    Mariadb,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let Engine::Redis = arguments.engine;
     eprintln!("clocks are not stepped: this machine has one for all of its processes, ours and others");
     let mut reports = Vec::new();
     for seed in arguments.seed..arguments.seed + arguments.runs {
@@ -64,10 +58,12 @@ fn main() -> anyhow::Result<ExitCode> {
 }
 
 fn plan(arguments: &Arguments, seed: u64) -> Plan {
-    let (setup, promises) = match arguments.protocol {
-        Protocol::Redis => (Setup::redis(), Promises { reads: true, order: true }),
-        Protocol::Tcp => (Setup::tcp(), Promises::default()),
+    let engine = match arguments.engine {
+        Engine::Redis => config::Engine::Redis,
+        Engine::Postgres => config::Engine::Postgres,
+        Engine::Mariadb => config::Engine::Mariadb,
     };
+    let setup = if arguments.tcp { Setup::tcp(engine) } else { Setup::of(engine) };
     Plan {
         seed,
         faults: arguments.faults.clone(),
@@ -76,8 +72,8 @@ fn plan(arguments: &Arguments, seed: u64) -> Plan {
         rounds: arguments.rounds,
         time: Duration::MAX,
         clients: arguments.clients,
+        promises: setup.promises(),
         setup,
-        promises,
         loud: true,
     }
 }

@@ -1,6 +1,8 @@
 //! A connection of a client that writes down what it was told: enough of RESP for the requests of a load.
 
-use crate::history::{Outcome, Server};
+use super::store::{Closed, Session};
+use crate::history::{Outcome, Server, Transfer};
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -15,6 +17,9 @@ const TAGGED: &str = "redis.call('SET', KEYS[1], ARGV[1]) \
 
 /// The marker's database: one above the sixteen of Redis' default.
 const MARKERS: &str = "16";
+
+/// Keys read back in one request.
+const BATCH: usize = 500;
 
 /// Nothing that a load asks for answers more.
 const MOST: usize = 64 * 1024 * 1024;
@@ -84,16 +89,33 @@ impl Connection {
         String::from_utf8(bytes).map(Some).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
-    /// Sets a key.
-    pub(super) fn set(&mut self, key: &str, value: u64) -> io::Result<Outcome> {
-        Ok(match self.ask(&["SET", key, &value.to_string()])? {
-            Reply::Error(_) => Outcome::Refused,
-            _ => Outcome::Acknowledged,
-        })
+    /// What every key holds.
+    pub(super) fn get_all(&mut self, keys: &[&str]) -> anyhow::Result<BTreeMap<String, Vec<u64>>> {
+        let mut all = BTreeMap::new();
+        for batch in keys.chunks(BATCH) {
+            let words: Vec<&str> = ["MGET"].iter().chain(batch).copied().collect();
+            let values = match self.ask(&words)? {
+                Reply::Array(values) if values.len() == batch.len() => values,
+                other => anyhow::bail!("{other:?} in answer to MGET"),
+            };
+            for (key, value) in batch.iter().zip(values) {
+                match value {
+                    Reply::Bulk(Some(value)) => drop(all.insert((*key).to_owned(), vec![value.parse()?])),
+                    Reply::Bulk(None) => {}
+                    other => anyhow::bail!("{other:?} in the answer to MGET"),
+                }
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl Session for Connection {
+    fn insert(&mut self, key: &str, value: u64) -> Result<Outcome, Closed> {
+        self.set(key, value)
     }
 
-    /// Sets a key and learns who did it.
-    pub(super) fn set_tagged(&mut self, key: &str, value: u64) -> io::Result<(Outcome, Option<Server>)> {
+    fn insert_tagged(&mut self, key: &str, value: u64) -> Result<(Outcome, Option<Server>), Closed> {
         let reply = self.ask(&["EVAL", TAGGED, "1", key, &value.to_string(), MARKERS])?;
         Ok(match &reply {
             // A script may have failed after its write.
@@ -104,12 +126,27 @@ impl Connection {
         })
     }
 
-    /// Reads a key; nothing when the server answers with an error.
-    pub(super) fn get(&mut self, key: &str) -> io::Result<Option<Option<u64>>> {
+    fn set(&mut self, key: &str, value: u64) -> Result<Outcome, Closed> {
+        Ok(match self.ask(&["SET", key, &value.to_string()])? {
+            Reply::Error(_) => Outcome::Refused,
+            _ => Outcome::Acknowledged,
+        })
+    }
+
+    fn get(&mut self, key: &str) -> Result<Option<Option<u64>>, Closed> {
         Ok(match self.ask(&["GET", key])? {
             Reply::Bulk(value) => Some(value.and_then(|value| value.parse().ok())),
             _ => None,
         })
+    }
+
+    /// A Redis keeps no accounts.
+    fn transfer(&mut self, _key: &str, _value: u64, _transfer: Transfer) -> Result<Outcome, Closed> {
+        Ok(Outcome::Refused)
+    }
+
+    fn sum(&mut self) -> Result<Option<i64>, Closed> {
+        Ok(None)
     }
 }
 

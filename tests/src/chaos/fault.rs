@@ -10,13 +10,13 @@ use clap::ValueEnum;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Fault {
     /// SIGKILL of a database.
-    KillRedis,
+    KillDatabase,
     /// SIGKILL of an agent; its database lives on.
     KillAgent,
     /// SIGKILL of agent and database.
     KillNode,
     /// SIGSTOP of a database, woken while clients are still attached.
-    FreezeRedis,
+    FreezeDatabase,
     /// SIGSTOP of an agent.
     FreezeAgent,
     /// SIGSTOP of agent and database.
@@ -49,7 +49,7 @@ impl Fault {
 
     /// Those that every group of three survives by a failover.
     pub fn failovers() -> &'static [Self] {
-        &[Fault::KillRedis, Fault::FreezeNode, Fault::FreezeRedis, Fault::Switchover]
+        &[Fault::KillDatabase, Fault::FreezeNode, Fault::FreezeDatabase, Fault::Switchover]
     }
 
     /// What it is called on the command line.
@@ -68,13 +68,13 @@ impl Fault {
         }
         let (node, role) = target(cast, rng);
         match self {
-            Fault::KillRedis => drop(stage.rig.kill_database(&node)),
+            Fault::KillDatabase => drop(stage.rig.kill_database(&node)),
             Fault::KillAgent => drop(stage.rig.kill_agent(&node)),
             Fault::KillNode => {
                 drop(stage.rig.kill_database(&node));
                 drop(stage.rig.kill_agent(&node));
             }
-            Fault::FreezeRedis => drop(stage.rig.stop_database(&node)),
+            Fault::FreezeDatabase => drop(stage.rig.stop_database(&node)),
             Fault::FreezeAgent => drop(stage.rig.stop_agent(&node)),
             Fault::FreezeNode => {
                 drop(stage.rig.stop_database(&node));

@@ -1,10 +1,10 @@
 //! Many clients, each on a thread of its own, that write down every request and its answer.
 
-use super::client::Connection;
-use crate::history::{Action, History, Operation, Outcome};
+use super::store::{ACCOUNTS, Closed, Session, Store};
+use crate::history::{Action, History, Operation, Outcome, Sum, Transfer};
 use crate::sim::rng::Rng;
-use anyhow::{Context, Result};
-use std::collections::{BTreeMap, BTreeSet};
+use anyhow::Result;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,28 +29,35 @@ const REGISTERS: u64 = 4;
 /// Often enough that nobody waits for it.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Keys read back in one request.
-const BATCH: usize = 500;
-
-/// How long reading back goes on trying.
-const READ_BACK: Duration = Duration::from_secs(60);
+/// How long making the tables, and reading back at the end, go on trying.
+const IN_THE_END: Duration = Duration::from_secs(60);
 
 /// What the clients of a load do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     /// Keys that nobody else writes.
     Writer,
-    /// The same, by a script that says who did it.
+    /// The same, by a script or transaction that says who did it.
     Tagged,
     /// Writes and reads of a few keys that others write and read as well.
     Register,
+    /// Transfers between accounts, and sums of them all.
+    Bank,
+}
+
+/// What a client was told.
+#[derive(Debug, Default)]
+struct Told {
+    operations: Vec<Operation>,
+    sums: Vec<Sum>,
 }
 
 /// The running clients. Dropped, they end.
 #[derive(Debug)]
 pub struct Load {
+    store: Store,
     shared: Arc<Shared>,
-    clients: Vec<JoinHandle<Vec<Operation>>>,
+    clients: Vec<JoinHandle<Told>>,
 }
 
 #[derive(Debug)]
@@ -68,9 +75,12 @@ struct Shared {
 }
 
 impl Load {
-    /// Starts `clients` clients, in turn at one of `servers`: of eight, five write, one says who did it, two work on
-    /// registers. Every third is patient.
-    pub fn start(clients: usize, servers: &[SocketAddr]) -> Self {
+    /// Starts `clients` clients, in turn at one of `servers`: of eight, one says who did it, two work on registers, two
+    /// keep the accounts where the store has some, all others write. Every third is patient.
+    ///
+    /// # Errors
+    /// When what they work on cannot be made.
+    pub fn start(store: &Store, clients: usize, servers: &[SocketAddr]) -> Result<Self> {
         let shared = Arc::new(Shared {
             began: Instant::now(),
             stop: AtomicBool::new(false),
@@ -79,28 +89,31 @@ impl Load {
             last: AtomicU64::new(0),
             gap: AtomicU64::new(0),
         });
+        if let Some(first) = servers.first() {
+            store.prepare(*first, IN_THE_END)?;
+        }
         let start = |(index, server): (usize, &SocketAddr)| {
             let part = match index / servers.len() % 8 {
                 0 => Part::Tagged,
                 1 | 2 => Part::Register,
+                3 | 4 if store.has_bank() => Part::Bank,
                 _ => Part::Writer,
             };
-            let patience = if index % 3 == 0 { LONG } else { SHORT };
-            let shared = shared.clone();
             let client = Client {
                 index,
                 part,
                 place: index % servers.len(),
                 server: *server,
-                patience,
-                shared,
-                connection: None,
+                patience: if index % 3 == 0 { LONG } else { SHORT },
+                store: store.clone(),
+                shared: shared.clone(),
+                session: None,
                 number: 0,
             };
             thread::spawn(move || client.work())
         };
         let clients = (0..clients).zip(servers.iter().cycle()).map(start).collect();
-        Self { shared, clients }
+        Ok(Self { store: store.clone(), shared, clients })
     }
 
     /// Writes acknowledged so far, by server.
@@ -150,12 +163,19 @@ impl Load {
     /// When the keys cannot be read back.
     pub fn finish(mut self, server: SocketAddr) -> Result<History> {
         self.shared.stop.store(true, Ordering::Relaxed);
-        let mut operations = Vec::new();
+        let mut all = Told::default();
         for client in self.clients.drain(..) {
-            operations.extend(client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            let told = client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            all.operations.extend(told.operations);
+            all.sums.extend(told.sums);
         }
-        let last = read_back(&operations, server)?;
-        Ok(History { operations, last })
+        let keys: BTreeSet<&str> = all.operations.iter().map(|operation| operation.key.as_str()).collect();
+        let keys: Vec<&str> = keys.into_iter().collect();
+        let mut found = self.store.read_back(&keys, server, IN_THE_END)?;
+        if let Some(bank) = &mut found.bank {
+            bank.sums = all.sums;
+        }
+        Ok(History { operations: all.operations, last: found.last, bank: found.bank })
     }
 }
 
@@ -165,42 +185,6 @@ impl Drop for Load {
         for client in self.clients.drain(..) {
             let _ = client.join();
         }
-    }
-}
-
-/// What every key holds at the end. Asks again until there is an answer: only an answer says that a key is not there.
-fn read_back(operations: &[Operation], server: SocketAddr) -> Result<BTreeMap<String, Option<u64>>> {
-    let keys: BTreeSet<&str> = operations.iter().map(|operation| operation.key.as_str()).collect();
-    let keys: Vec<&str> = keys.into_iter().collect();
-    let deadline = Instant::now() + READ_BACK;
-    let mut last = BTreeMap::new();
-    for batch in keys.chunks(BATCH) {
-        let values = loop {
-            match read(batch, server) {
-                Ok(values) => break values,
-                Err(error) if Instant::now() > deadline => {
-                    return Err(error).context("what was written cannot be read back");
-                }
-                Err(_) => thread::sleep(AFTER_ERROR),
-            }
-        };
-        last.extend(batch.iter().map(|key| (*key).to_owned()).zip(values));
-    }
-    Ok(last)
-}
-
-fn read(keys: &[&str], server: SocketAddr) -> Result<Vec<Option<u64>>> {
-    let mut connection = Connection::open(server, LONG)?;
-    let words: Vec<&str> = ["MGET"].iter().chain(keys).copied().collect();
-    match connection.ask(&words)? {
-        super::client::Reply::Array(values) if values.len() == keys.len() => values
-            .into_iter()
-            .map(|value| match value {
-                super::client::Reply::Bulk(value) => Ok(value.map(|value| value.parse()).transpose()?),
-                other => anyhow::bail!("{other:?} in the answer to MGET"),
-            })
-            .collect(),
-        other => anyhow::bail!("{other:?} in answer to MGET"),
     }
 }
 
@@ -222,40 +206,43 @@ struct Client {
     place: usize,
     server: SocketAddr,
     patience: Duration,
+    store: Store,
     shared: Arc<Shared>,
-    connection: Option<Connection>,
+    session: Option<Box<dyn Session>>,
     number: u64,
 }
 
 impl Client {
-    fn work(mut self) -> Vec<Operation> {
+    fn work(mut self) -> Told {
         let mut rng = Rng::new(self.index as u64);
-        let mut operations = Vec::new();
+        let mut told = Told::default();
         while !self.shared.stop.load(Ordering::Relaxed) {
             self.number += 1;
-            let connected = self.connection.is_some() || self.connect();
             // What was never sent is no operation.
-            let done = connected.then(|| self.one(&mut rng));
-            let pause = match &done {
-                Some(done) if done.outcome == Outcome::Acknowledged => rng.range(0, PAUSE.as_millis() as u64),
-                _ => AFTER_ERROR.as_millis() as u64,
-            };
-            operations.extend(done);
-            thread::sleep(Duration::from_millis(pause));
+            let answered = self.connect() && self.one(&mut rng, &mut told);
+            let most = if answered { rng.range(0, PAUSE.as_millis() as u64) } else { AFTER_ERROR.as_millis() as u64 };
+            thread::sleep(Duration::from_millis(most));
         }
-        operations
+        told
     }
 
     fn connect(&mut self) -> bool {
-        self.connection = Connection::open(self.server, self.patience).ok();
-        self.connection.is_some()
+        if self.session.is_none() {
+            self.session = self.store.open(self.server, self.patience).ok();
+        }
+        self.session.is_some()
     }
 
-    fn one(&mut self, rng: &mut Rng) -> Operation {
+    /// One request; whether it was done.
+    fn one(&mut self, rng: &mut Rng, told: &mut Told) -> bool {
+        if self.part == Part::Bank && rng.chance(250) {
+            return self.add_up(told);
+        }
         let value = ((self.index as u64 + 1) << 40) | self.number;
         let key = match self.part {
             Part::Writer => format!("w:{}:{}", self.index, self.number),
             Part::Tagged => format!("t:{}:{}", self.index, self.number),
+            Part::Bank => format!("x:{}:{}", self.index, self.number),
             Part::Register => {
                 let generation = self.shared.generation.load(Ordering::Relaxed);
                 format!("r:{generation}:{}", rng.range(0, REGISTERS))
@@ -266,28 +253,56 @@ impl Client {
         let begin = self.shared.now();
         let mut done =
             Operation { client: self.index, key, action, begin, end: begin, outcome: Outcome::Unknown, server: None };
-        let answered = self.request(&mut done);
+        if let Err(Closed(outcome)) = self.request(&mut done, rng) {
+            done.outcome = outcome;
+            self.session = None;
+        }
         done.end = self.shared.now();
-        if answered.is_err() {
-            self.connection = None;
-        } else if done.outcome == Outcome::Acknowledged && !reads {
+        let acknowledged = done.outcome == Outcome::Acknowledged;
+        if acknowledged && !reads {
             self.shared.acknowledge(self.place, done.end);
         }
-        done
+        told.operations.push(done);
+        acknowledged
     }
 
-    fn request(&mut self, done: &mut Operation) -> std::io::Result<()> {
-        let connection = self.connection.as_mut().ok_or(std::io::ErrorKind::NotConnected)?;
+    fn request(&mut self, done: &mut Operation, rng: &mut Rng) -> Result<(), Closed> {
+        let session = self.session.as_mut().ok_or(Closed(Outcome::Refused))?;
         match done.action {
-            Action::Read(_) => match connection.get(&done.key)? {
+            Action::Read(_) => match session.get(&done.key)? {
                 Some(value) => (done.action, done.outcome) = (Action::Read(value), Outcome::Acknowledged),
                 None => done.outcome = Outcome::Refused,
             },
-            Action::Write(value) if self.part == Part::Tagged => {
-                (done.outcome, done.server) = connection.set_tagged(&done.key, value)?;
-            }
-            Action::Write(value) => done.outcome = connection.set(&done.key, value)?,
+            Action::Write(value) => match self.part {
+                Part::Tagged => (done.outcome, done.server) = session.insert_tagged(&done.key, value)?,
+                Part::Bank => done.outcome = session.transfer(&done.key, value, transfer(rng))?,
+                Part::Register => done.outcome = session.set(&done.key, value)?,
+                Part::Writer => done.outcome = session.insert(&done.key, value)?,
+            },
         }
         Ok(())
     }
+
+    fn add_up(&mut self, told: &mut Told) -> bool {
+        let begin = self.shared.now();
+        let asked = self.session.as_mut().map_or(Err(Closed(Outcome::Refused)), |session| session.sum());
+        match asked {
+            Ok(Some(total)) => {
+                told.sums.push(Sum { client: self.index, begin, end: self.shared.now(), total });
+                true
+            }
+            Ok(None) => false,
+            Err(Closed(_)) => {
+                self.session = None;
+                false
+            }
+        }
+    }
+}
+
+/// From one account to another.
+fn transfer(rng: &mut Rng) -> Transfer {
+    let from = rng.index(ACCOUNTS);
+    let to = (from + 1 + rng.index(ACCOUNTS - 1)) % ACCOUNTS;
+    Transfer { from, to, amount: rng.range(1, 100) as i64 }
 }

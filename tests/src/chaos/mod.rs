@@ -1,7 +1,7 @@
 //! Real processes on machines that are cut off, killed, frozen and filled up, under a load that writes down every answer.
 //!
-//! [`Net`] makes the machines, [`Stage`] starts a group on them, [`Load`] is the clients, [`Fault`] what befalls them, and
-//! [`run()`] draws all that from a seed and judges the history ([`crate::history`]).
+//! [`Net`] makes the machines, [`Stage`] starts a group on them as [`Setup`] says, [`Load`] is the clients of a [`Store`],
+//! [`Fault`] what befalls them, and [`run()`] draws all that from a seed and judges the history ([`crate::history`]).
 
 mod client;
 mod fault;
@@ -9,7 +9,11 @@ mod load;
 mod net;
 mod run;
 mod sentinel;
+mod setup;
+mod sql;
 mod stage;
+mod store;
+mod waits;
 
 pub use client::{Connection, Reply};
 pub use fault::Fault;
@@ -17,4 +21,7 @@ pub use load::Load;
 pub use net::{Disk, Net};
 pub use run::{Plan, Report, run};
 pub use sentinel::Sentinels;
-pub use stage::{Setup, Stage, on_net, on_stage};
+pub use setup::Setup;
+pub use stage::{Stage, on_net, on_stage};
+pub use store::Store;
+pub use waits::EndOfWaits;

@@ -2,7 +2,8 @@
 
 use super::fault::Fault;
 use super::load::Load;
-use super::stage::{Setup, Stage, WHOLE_WITHIN, on_stage};
+use super::setup::Setup;
+use super::stage::{Stage, WHOLE_WITHIN, on_stage};
 use crate::history::{Promises, Verdict};
 use crate::real::Cast;
 use crate::sim::rng::Rng;
@@ -100,7 +101,7 @@ impl fmt::Display for Report {
 
 async fn play(plan: &Plan, stage: &mut Stage<'_>) -> Result<Report> {
     let (begun, mut rng) = (Instant::now(), Rng::new(plan.seed));
-    let load = Load::start(plan.clients, &stage.rig.proxy_addrs());
+    let load = stage.load(plan.clients)?;
     load.wait_for(SWING, WHOLE_WITHIN).await.context("before any fault")?;
     load.turn();
     let mut report = Report {

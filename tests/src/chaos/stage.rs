@@ -2,56 +2,24 @@
 
 use super::load::Load;
 use super::net::{Disk, Net};
+use super::setup::{CONSULS, PROXIES, Setup};
 use crate::history::{Promises, Verdict};
 use crate::real::{Cast, cast_of};
 use anyhow::{Context, Result};
 use cli::page::GroupStatus;
 use cli::rig::{Process, Rig, understudy_binary};
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Of each node's database. Room for a run's writes, and soon full.
-const DISK_MIB: u32 = 192;
-
 /// How long a group may take to be whole after all faults are undone. The agent of a node that died waits up to 25 s for
 /// its former session to end, and one whose Consul came back a while longer.
 pub(super) const WHOLE_WITHIN: Duration = Duration::from_secs(120);
-
-const CONSULS: usize = 3;
-const PROXIES: usize = 2;
-
-/// What a group is to be like.
-#[derive(Debug, Clone)]
-pub struct Setup {
-    /// How many nodes.
-    pub nodes: usize,
-    /// The lines of the proxies' listeners for the master.
-    pub listener: String,
-    /// The group's policy beyond what every run has: pairs of key and value, as TOML.
-    pub policy: Vec<(String, String)>,
-}
-
-impl Setup {
-    /// Three nodes behind proxies that withhold acknowledgements; reads as durable as writes.
-    pub fn redis() -> Self {
-        let policy = vec![("reads".to_owned(), "\"durable\"".to_owned())];
-        Self { nodes: 3, listener: "protocol = \"redis\"".to_owned(), policy }
-    }
-
-    /// The same behind proxies that only carry bytes: nothing is withheld.
-    pub fn tcp() -> Self {
-        Self { nodes: 3, listener: "protocol = \"tcp\"".to_owned(), policy: Vec::new() }
-    }
-
-    fn machines(&self) -> Vec<String> {
-        let named = |name: &str, count: usize| (1..=count).map(move |n| format!("{name}{n}")).collect::<Vec<_>>();
-        [named("consul", CONSULS), named("db", self.nodes), named("proxy", PROXIES)].concat()
-    }
-}
 
 /// The running group.
 #[derive(Debug)]
@@ -62,6 +30,7 @@ pub struct Stage<'a> {
     pub rig: Rig,
     disks: BTreeMap<String, Disk>,
     folder: Option<TempDir>,
+    setup: Setup,
     /// The machines.
     pub net: &'a Net,
 }
@@ -96,25 +65,45 @@ pub fn on_net<T: Send>(machines: &[String], work: impl AsyncFnOnce(&Net) -> Resu
 impl<'a> Stage<'a> {
     async fn start(net: &'a Net, setup: &Setup) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("understudy-chaos-").tempdir()?;
+        // Servers that do not run as root have to get through to their folders.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))?;
         let mut disks = BTreeMap::new();
         for name in (1..=setup.nodes).map(|n| format!("db{n}")) {
-            let at = folder.path().join(&name).join("redis");
-            disks.insert(name, Disk::mount(net, at, DISK_MIB)?);
+            let at = folder.path().join(&name).join(setup.store.engine.as_str());
+            disks.insert(name, Disk::mount(net, at, setup.disk_mib())?);
         }
         let mut builder = Rig::builder(understudy_binary()?)
+            .engine(setup.store.engine)
             .folder(folder.path())
             .hosts(net.hosts().clone())
             .consuls(CONSULS)
             .nodes(setup.nodes)
             .proxies(PROXIES)
-            .listener(&setup.listener)
+            .listener(&format!("protocol = \"{}\"", setup.protocol))
             .policy("flap_pause", "\"1s\"")
             .policy("hang_after", "\"2s\"");
-        for (key, value) in &setup.policy {
+        for (key, value) in setup.policy() {
             builder = builder.policy(key, value);
         }
+        for (key, value) in setup.settings() {
+            builder = builder.setting(key, value);
+        }
+        if let Some(password) = &setup.store.password {
+            let file = folder.path().join("password");
+            fs::write(&file, password)?;
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+            builder = builder.instance("password_file", &format!("\"{}\"", file.display()));
+        }
         let rig = builder.start().await?;
-        Ok(Self { background: Vec::new(), rig, disks, folder: Some(folder), net })
+        Ok(Self { background: Vec::new(), rig, disks, folder: Some(folder), setup: setup.clone(), net })
+    }
+
+    /// Starts clients, in turn at one of the proxies.
+    ///
+    /// # Errors
+    /// When what they work on cannot be made.
+    pub fn load(&self, clients: usize) -> Result<Load> {
+        Load::start(&self.setup.store, clients, &self.rig.proxy_addrs())
     }
 
     /// The names of all machines but the clients'.
@@ -194,11 +183,12 @@ impl<'a> Stage<'a> {
 
     /// Leaves the folder with files, data and logs; where it is.
     pub fn keep(&mut self) -> Option<PathBuf> {
-        let folder = self.folder.take()?.keep();
+        let (folder, engine) = (self.folder.take()?.keep(), self.setup.store.engine.as_str());
         for node in self.disks.keys() {
             // The disk itself goes with the stage.
             let data = folder.join(node);
-            let _ = Command::new("cp").arg("-a").arg(data.join("redis")).arg(data.join("redis-kept")).status();
+            let _ =
+                Command::new("cp").arg("-a").arg(data.join(engine)).arg(data.join(format!("{engine}-kept"))).status();
         }
         Some(folder)
     }

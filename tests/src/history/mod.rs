@@ -2,9 +2,11 @@
 //!
 //! Pure: a [`History`] goes in, a [`Verdict`] comes out.
 
+mod bank;
 mod register;
 mod verdict;
 
+pub use bank::{Account, Bank, Sum, Transfer};
 pub use verdict::{Promises, Verdict};
 
 use std::collections::BTreeMap;
@@ -62,8 +64,11 @@ pub struct Operation {
 pub struct History {
     /// Every request of every client, in any order.
     pub operations: Vec<Operation>,
-    /// What was read when all was over, of every key.
-    pub last: BTreeMap<String, Option<u64>>,
+    /// Everything that was found under every key when all was over: more than one value only where a store can hold one
+    /// insert twice.
+    pub last: BTreeMap<String, Vec<u64>>,
+    /// The accounts, where the clients kept some. Each transfer is an operation as well, a write of its own key.
+    pub bank: Option<Bank>,
 }
 
 impl Operation {

@@ -1,6 +1,6 @@
 //! What a history proves wrong.
 
-use super::{Action, History, Operation, Outcome, Server, register};
+use super::{Account, Action, History, Operation, Outcome, Server, Sum, register};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -29,6 +29,8 @@ pub struct Verdict {
     pub reads: usize,
     /// Acknowledged writes that are not there.
     pub lost: Vec<Operation>,
+    /// Writes that are there more than once.
+    pub doubled: Vec<Operation>,
     /// Refused writes that are there.
     pub undead: Vec<Operation>,
     /// Of a register, the first answer that no order of its operations explains.
@@ -37,6 +39,12 @@ pub struct Verdict {
     pub split: Vec<(Server, Server)>,
     /// Acknowledgements of an epoch after one of a later epoch.
     pub stale: Vec<(Operation, Operation)>,
+    /// Sums of all accounts that were answered.
+    pub sums: usize,
+    /// Sums in which money had come into being or gone.
+    pub wrong_sums: Vec<Sum>,
+    /// Accounts that do not hold, at the end, what the transfers say.
+    pub wrong_accounts: Vec<Account>,
 }
 
 impl Verdict {
@@ -50,20 +58,29 @@ impl Verdict {
         }
         let over = history.operations.iter().map(|operation| operation.end).max().unwrap_or(0) + 1;
         for (key, operations) in keys {
-            let last = history.last.get(key).copied().flatten();
+            let last = history.last.get(key).map_or(&[][..], Vec::as_slice);
             match operations[..] {
                 [only] if matches!(only.action, Action::Write(_)) => verdict.look_up(only, last),
-                _ => verdict.order(&operations, last, over, promises.reads),
+                _ => verdict.order(&operations, last.first().copied(), over, promises.reads),
             }
         }
         verdict.masters(history, promises.order);
+        if let Some(bank) = &history.bank {
+            verdict.sums = bank.sums.len();
+            verdict.wrong_sums = bank.wrong_sums();
+            verdict.wrong_accounts = bank.wrong_accounts();
+        }
         verdict
     }
 
     /// Whether nothing is wrong.
     pub fn is_clean(&self) -> bool {
-        let Self { lost, undead, unexplained, split, stale, .. } = self;
-        lost.is_empty() && undead.is_empty() && unexplained.is_empty() && split.is_empty() && stale.is_empty()
+        let operations = [&self.lost, &self.doubled, &self.undead, &self.unexplained];
+        let masters = self.split.is_empty() && self.stale.is_empty();
+        masters
+            && operations.iter().all(|wrong| wrong.is_empty())
+            && self.wrong_sums.is_empty()
+            && self.wrong_accounts.is_empty()
     }
 
     fn count(&mut self, operation: &Operation) {
@@ -76,11 +93,14 @@ impl Verdict {
         }
     }
 
-    fn look_up(&mut self, write: &Operation, last: Option<u64>) {
+    fn look_up(&mut self, write: &Operation, last: &[u64]) {
         let Action::Write(value) = write.action else { return };
+        let times = last.iter().filter(|found| **found == value).count();
         match write.outcome {
-            Outcome::Acknowledged if last != Some(value) => self.lost.push(write.clone()),
-            Outcome::Refused if last == Some(value) => self.undead.push(write.clone()),
+            Outcome::Acknowledged if times == 0 => self.lost.push(write.clone()),
+            Outcome::Refused if times > 0 => self.undead.push(write.clone()),
+            // One whose outcome was never told may be there or not; twice it may not.
+            _ if times > 1 => self.doubled.push(write.clone()),
             _ => {}
         }
     }
@@ -143,14 +163,20 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { acknowledged, unknown, refused, reads, .. } = self;
         write!(f, "{acknowledged} writes acknowledged, {unknown} unknown, {refused} refused, {reads} reads; ")?;
+        if self.sums > 0 {
+            write!(f, "{} sums of all accounts; ", self.sums)?;
+        }
         write!(f, "{} lost", self.lost.len())?;
         many(f, "acknowledged and not there", &self.lost)?;
+        many(f, "there more than once", &self.doubled)?;
         many(f, "refused and there", &self.undead)?;
         many(f, "explained by no order", &self.unexplained)?;
         let pairs = self.split.iter().map(|(one, other)| format!("{} and {}", one.run_id, other.run_id));
         many(f, "acknowledged in one epoch by two", &pairs.collect::<Vec<_>>())?;
         let stale = self.stale.iter().map(|(later, stale)| format!("{stale}, after {later}"));
-        many(f, "acknowledged in an epoch that was over", &stale.collect::<Vec<_>>())
+        many(f, "acknowledged in an epoch that was over", &stale.collect::<Vec<_>>())?;
+        many(f, "sums that are wrong", &self.wrong_sums)?;
+        many(f, "accounts that their transfers do not explain", &self.wrong_accounts)
     }
 }
 
@@ -165,6 +191,7 @@ fn many(f: &mut fmt::Formatter<'_>, what: &str, all: &[impl fmt::Display]) -> fm
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::Bank;
 
     fn write(key: &str, value: u64, begin: u64, outcome: Outcome) -> Operation {
         let action = Action::Write(value);
@@ -177,8 +204,9 @@ mod tests {
     }
 
     fn judge(operations: Vec<Operation>, last: &[(&str, u64)]) -> Verdict {
-        let last = last.iter().map(|(key, value)| ((*key).to_owned(), Some(*value))).collect();
-        Verdict::of(&History { operations, last }, Promises { reads: true, order: true })
+        let mut found: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        last.iter().for_each(|(key, value)| found.entry((*key).to_owned()).or_default().push(*value));
+        Verdict::of(&History { operations, last: found, bank: None }, Promises { reads: true, order: true })
     }
 
     #[test]
@@ -194,6 +222,25 @@ mod tests {
     #[test]
     fn a_write_that_came_back_with_another_value_is_lost() {
         assert_eq!(judge(vec![write("a", 1, 0, Outcome::Acknowledged)], &[("a", 9)]).lost.len(), 1);
+    }
+
+    #[test]
+    fn a_write_that_is_there_twice_is_told() {
+        for outcome in [Outcome::Acknowledged, Outcome::Unknown] {
+            let twice = write("a", 1, 0, outcome);
+            let verdict = judge(vec![twice.clone()], &[("a", 1), ("a", 1)]);
+            assert_eq!((verdict.doubled, verdict.lost.len()), (vec![twice], 0));
+        }
+    }
+
+    #[test]
+    fn money_that_came_or_went_is_told() {
+        let sums = vec![Sum { client: 1, begin: 0, end: 5, total: 199 }];
+        let bank = Bank { opening: 100, accounts: vec![100, 90], transfers: Vec::new(), sums };
+        let verdict = Verdict::of(&History { bank: Some(bank), ..History::default() }, Promises::default());
+        assert_eq!((verdict.sums, verdict.wrong_sums.len(), verdict.wrong_accounts.len()), (1, 1, 1));
+        let told = verdict.to_string();
+        assert!(!verdict.is_clean() && told.contains("199") && told.contains("account 1 holds 90, not 100"), "{told}");
     }
 
     #[test]
@@ -214,14 +261,14 @@ mod tests {
     fn reads_count_only_where_they_are_promised() {
         let stale = Operation { action: Action::Read(None), ..write("r", 0, 20, Outcome::Acknowledged) };
         let operations = vec![write("r", 1, 0, Outcome::Acknowledged), stale];
-        let history = History { operations, last: BTreeMap::from([("r".to_owned(), Some(1))]) };
+        let history = History { operations, last: BTreeMap::from([("r".to_owned(), vec![1])]), bank: None };
         assert!(Verdict::of(&history, Promises::default()).is_clean());
         assert_eq!(Verdict::of(&history, Promises { reads: true, order: false }).unexplained.len(), 1);
     }
 
     fn masters(operations: Vec<Operation>) -> Verdict {
-        let last = operations.iter().map(|o| (o.key.clone(), Some(o.begin))).collect();
-        Verdict::of(&History { operations, last }, Promises { reads: true, order: true })
+        let last = operations.iter().map(|o| (o.key.clone(), vec![o.begin])).collect();
+        Verdict::of(&History { operations, last, bank: None }, Promises { reads: true, order: true })
     }
 
     #[test]
