@@ -1,11 +1,12 @@
 //! The agent's HTTP: `/status`, health, the endpoints of load balancers, and the peers' beats.
 
 use crate::api::{AgentStatus, InstanceStatus};
+use crate::engine::Asker;
 use crate::engine::mariadb::copy::{Copies, PROOF_HEADER, SIZE_HEADER, Stream};
 use crate::instance::Message;
 use crate::peers::KEY_HEADER;
 use bytes::Bytes;
-use election::{Beat, Engine, EngineRole, Phase, Role};
+use election::{Beat, Engine, EngineRole, Phase, Role, RoleWord, Status};
 use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE};
@@ -38,6 +39,8 @@ pub(crate) struct Served {
     pub(crate) peer_key: String,
     /// Who serves copies of its database, where agents do.
     pub(crate) copies: Option<Copies>,
+    /// Who asks its database what it is, for proxies.
+    pub(crate) asker: Option<Asker>,
 }
 
 /// What the server answers from.
@@ -94,6 +97,11 @@ async fn answer(state: &State, request: Request<Incoming>) -> Answer {
         return if request.method() == Method::POST { copy(served, &request) } else { not_allowed("POST") };
     }
     let query = request.uri().query().map(str::to_owned);
+    if let Some((served, "role")) = instance_path(state, &path)
+        && matches!(*request.method(), Method::GET | Method::HEAD)
+    {
+        return role(served).await;
+    }
     match *request.method() {
         Method::GET | Method::HEAD => get(state, &path, query.as_deref()),
         Method::OPTIONS => get(state, &path, query.as_deref()),
@@ -150,7 +158,7 @@ fn health(status: &InstanceStatus, what: &str, query: Option<&str>) -> Answer {
             (copy && near) || (what == "read-only" && is_role(status, Role::Master))
         }
         "health" => matches!(status.database, Engine::Up(_)),
-        _ => return text(StatusCode::NOT_FOUND, "known here: master, hot, replica, spare, health\n"),
+        _ => return text(StatusCode::NOT_FOUND, "known here: master, hot, replica, spare, health, role\n"),
     };
     let code = if holds { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     json(code, status)
@@ -214,6 +222,21 @@ async fn peer(state: &State, request: Request<Incoming>) -> Answer {
     match answer.await {
         Ok(beat) => json(StatusCode::OK, &*beat),
         Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping\n"),
+    }
+}
+
+/// What an instance's database is, asked now.
+async fn role(served: &Served) -> Answer {
+    let Some(asker) = &served.asker else {
+        return text(StatusCode::NOT_FOUND, "proxies ask this engine themselves\n");
+    };
+    match asker.role().await {
+        Ok(role) => {
+            let status = served.status.borrow().database.status().cloned();
+            let (open, incarnation) = status.map(|Status { open, incarnation, .. }| (open, incarnation)).unzip();
+            json(StatusCode::OK, &RoleWord { role, open, incarnation })
+        }
+        Err(e) => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{}\n", crate::error_chain(&e))),
     }
 }
 

@@ -193,7 +193,7 @@ impl Agent {
         let database =
             Database::open(instance, &site).await.map_err(|source| Error::Engine { group: name.clone(), source })?;
         let databases = database.databases();
-        let copies = database.copies();
+        let (copies, asker) = (database.copies(), database.asker());
         let memory = MemoryFile::new(&self.config.node.data_dir, &name);
         let remembered = memory.load().map_err(|source| Error::Memory { group: name.clone(), source })?;
         let me = self.me(instance);
@@ -242,7 +242,7 @@ impl Agent {
         };
         let views = self.consul.watch_group(&group);
         tasks.spawn(driver.run(messages, views));
-        Ok((name, Served { status: seen, messages: sender, peer_key, copies }))
+        Ok((name, Served { status: seen, messages: sender, peer_key, copies, asker }))
     }
 
     fn me(&self, instance: &InstanceConfig) -> Me {

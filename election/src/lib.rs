@@ -34,4 +34,4 @@ pub use snapshot::{
     Beat, Certifying, Contact, Duty, Fresh, Me, Memory, Offer, Peer, Purpose, Snapshot, Taking, View, Witness, Writing,
     busy_proxy,
 };
-pub use status::{Attached, Copying, Engine, EngineRole, LogPlace, Marker, Shown, Status};
+pub use status::{Attached, Copying, Engine, EngineRole, LogPlace, Marker, RoleWord, ServerRole, Shown, Status};

@@ -212,6 +212,27 @@ pub struct Marker {
     pub counter: u64,
 }
 
+/// What an agent answers a proxy that asks what its database is (`GET /<group>/role`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleWord {
+    /// What the server itself said, asked for this answer.
+    pub role: ServerRole,
+    /// Whether clients may write, as the agent saw last; `None` when it cannot tell.
+    pub open: Option<bool>,
+    /// The run of the process that the agent saw last.
+    pub incarnation: Option<Incarnation>,
+}
+
+/// The two things that a server says it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServerRole {
+    /// It takes writes.
+    Master,
+    /// It replays another's log, or is read-only.
+    Copy,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,6 +17,10 @@ pub(crate) struct Counters {
     pub(crate) expired: AtomicU64,
     /// Tries to connect to an instance that failed.
     pub(crate) refused: AtomicU64,
+    /// Tries that ended because the server is not what the record says.
+    pub(crate) contradicted: AtomicU64,
+    /// Clients handed to a server of which its agent said nothing.
+    pub(crate) unconfirmed: AtomicU64,
 }
 
 /// Raises a gauge for as long as it lives.

@@ -1,5 +1,6 @@
 //! One group as this proxy knows it: what it learned last, published to all who carry connections.
 
+use crate::confirm::Words;
 use crate::counters::Counters;
 use crate::heard::Heard;
 use crate::quiet::Quiet;
@@ -19,6 +20,8 @@ pub(crate) struct Group {
     pub(crate) name: GroupName,
     pub(crate) heard: Heard,
     pub(crate) counters: Counters,
+    /// What the agents last said that their servers are.
+    pub(crate) words: Words,
     /// What the workers of redis listeners count.
     pub(crate) tallies: Tallies,
     /// Which of them are quiet.
@@ -60,6 +63,7 @@ impl Group {
             name,
             heard: Heard::default(),
             counters: Counters::default(),
+            words: Words::default(),
             tallies: Tallies::default(),
             quiet: Quiet::default(),
             learned: Mutex::default(),

@@ -1,9 +1,10 @@
 //! Finds a new connection its database: waits for a route, connects, and tries again until `hold` has passed.
 
+use crate::confirm::{Contradiction, Verdict};
 use crate::counters::{Gauge, count};
 use crate::group::Group;
 use crate::routes::Endpoint;
-use crate::target::Target;
+use crate::target::{Place, Target};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,15 +44,15 @@ pub(crate) async fn connect(
     let tries = async {
         loop {
             let (epoch, next) = choose(&target.borrow_and_update(), turn);
-            if let Some(endpoint) = next {
-                match try_once(target, epoch, &endpoint).await {
-                    Attempt::Connected(stream) if target.borrow().sustains(epoch, &endpoint) => {
+            if let Some(place) = next {
+                match try_once(group, target, epoch, &place).await {
+                    Attempt::Connected(stream) if target.borrow().sustains(epoch, &place.endpoint) => {
+                        let Place { endpoint, .. } = place;
                         return Backend { stream, epoch, endpoint, waited: held.is_some() };
                     }
                     Attempt::Connected(_) | Attempt::Outdated => pause = RETRY_FIRST,
                     Attempt::Failed(error) => {
-                        count(&group.counters.refused);
-                        tracing::debug!(group = %group.name, instance = %endpoint, %error, "cannot connect");
+                        tracing::debug!(group = %group.name, instance = %place.endpoint, %error, "cannot connect");
                         held.get_or_insert_with(|| Gauge::raise(&group.counters.held));
                         // A new route ends the pause; the old one is tried again after it.
                         let _ = timeout(pause, changed(target)).await;
@@ -72,11 +73,20 @@ enum Attempt {
     Connected(TcpStream),
     /// The route has changed meanwhile.
     Outdated,
-    Failed(io::Error),
+    Failed(Failure),
+}
+
+/// Why a server was not reached, or is not to be.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Unreached(#[from] io::Error),
+    #[error(transparent)]
+    Contradicted(#[from] Contradiction),
 }
 
 /// The next in turn of those that take new connections.
-fn choose(target: &Target, turn: &AtomicUsize) -> (Option<u64>, Option<Arc<Endpoint>>) {
+fn choose(target: &Target, turn: &AtomicUsize) -> (Option<u64>, Option<Place>) {
     let next = match target.admit.as_slice() {
         [] => None,
         [only] => Some(only.clone()),
@@ -85,12 +95,29 @@ fn choose(target: &Target, turn: &AtomicUsize) -> (Option<u64>, Option<Arc<Endpo
     (target.epoch, next)
 }
 
-async fn try_once(target: &mut watch::Receiver<Target>, epoch: Option<u64>, endpoint: &Endpoint) -> Attempt {
+async fn try_once(group: &Group, target: &mut watch::Receiver<Target>, epoch: Option<u64>, place: &Place) -> Attempt {
     tokio::select! {
         biased;
-        () = outdated(target, epoch, endpoint) => Attempt::Outdated,
-        connected = open(endpoint) => connected.map_or_else(Attempt::Failed, Attempt::Connected),
+        () = outdated(target, epoch, &place.endpoint) => Attempt::Outdated,
+        connected = reach(group, place) => connected.map_or_else(Attempt::Failed, Attempt::Connected),
     }
+}
+
+/// Connects to a server that is what it should be. It is asked first: one that counts broken logins gets none from us.
+async fn reach(group: &Group, place: &Place) -> Result<TcpStream, Failure> {
+    let verdict = match &place.question {
+        Some(question) => group.words.ask(&group.name, &place.endpoint.id, question).await,
+        None => Verdict::Confirmed,
+    };
+    if let Verdict::Against(contradiction) = verdict {
+        count(&group.counters.contradicted);
+        return Err(contradiction.into());
+    }
+    let stream = open(&place.endpoint).await.inspect_err(|_| count(&group.counters.refused))?;
+    if verdict == Verdict::Silent {
+        count(&group.counters.unconfirmed);
+    }
+    Ok(stream)
 }
 
 /// Connects once.

@@ -1,16 +1,13 @@
 //! Asks the agents which instances are within the group's lag, for listeners of the replica role.
 
+use crate::ask;
 use crate::group::Group;
 use crate::routes::{GroupRoute, ReplicaRoute};
-use bytes::Bytes;
 use election::NodeId;
-use http_body_util::Empty;
-use hyper::{Request, StatusCode, header};
-use hyper_util::rt::TokioIo;
+use hyper::StatusCode;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::debug;
@@ -72,8 +69,8 @@ enum Answer {
 }
 
 async fn ask(agent: &str, path: &str) -> Answer {
-    match timeout(ANSWER_WITHIN, get(agent, path)).await {
-        Ok(Ok(StatusCode::OK)) => Answer::Yes,
+    match timeout(ANSWER_WITHIN, ask::get(agent, path)).await {
+        Ok(Ok((StatusCode::OK, _))) => Answer::Yes,
         Ok(Ok(_)) => Answer::No,
         Ok(Err(error)) => {
             debug!(agent, error = %error, "an agent cannot be asked for its lag");
@@ -84,14 +81,4 @@ async fn ask(agent: &str, path: &str) -> Answer {
             Answer::Silence
         }
     }
-}
-
-async fn get(agent: &str, path: &str) -> Result<StatusCode, Box<dyn std::error::Error + Send + Sync>> {
-    let stream = TcpStream::connect(agent).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path).header(header::HOST, agent).body(Empty::<Bytes>::new())?;
-    // It ends by itself when the sender has gone; how it ends, the answer tells.
-    tokio::spawn(connection);
-    let response = sender.send_request(request).await?;
-    Ok(response.status())
 }

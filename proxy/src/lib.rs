@@ -7,6 +7,8 @@
 //! Each protocol is a folder: `tcp` carries bytes, `redis` requests and replies; `postgres` is carried by `tcp` with an
 //! ear on what the server says.
 
+mod ask;
+mod confirm;
 mod counters;
 mod error;
 mod group;

@@ -12,13 +12,22 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 type Read = fn(&Counters) -> &AtomicU64;
 
 /// Name, kind, what it says, and where it is read.
-const FAMILIES: [(&str, &str, &str, Read); 6] = [
+const FAMILIES: [(&str, &str, &str, Read); 8] = [
     ("understudy_proxy_connections_total", "counter", "Clients accepted.", |c| &c.accepted),
     ("understudy_proxy_connections_open", "gauge", "Clients connected now.", |c| &c.open),
     ("understudy_proxy_connections_held", "gauge", "Clients that wait for somewhere to go.", |c| &c.held),
     ("understudy_proxy_connections_cut_total", "counter", "Clients reset because their epoch had ended.", |c| &c.cut),
     ("understudy_proxy_connections_expired_total", "counter", "Clients closed because hold had ended.", |c| &c.expired),
     ("understudy_proxy_connect_failures_total", "counter", "Tries to reach an instance that failed.", |c| &c.refused),
+    ("understudy_proxy_contradicted_total", "counter", "Tries at a server that is not what the record says.", |c| {
+        &c.contradicted
+    }),
+    (
+        "understudy_proxy_unconfirmed_total",
+        "counter",
+        "Clients handed over while the server's agent was silent.",
+        |c| &c.unconfirmed,
+    ),
 ];
 
 type ReadRedis = fn(&Counts) -> u64;

@@ -1,5 +1,6 @@
 //! From what Consul says of a group to where its clients go: pure, and never backwards.
 
+use config::Engine;
 use election::{Incarnation, Member, NodeId, Nonce, Phase, Record, Stamp};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -47,6 +48,9 @@ pub struct MasterRoute {
     /// How many databases clients have, as far as its agent has said.
     #[serde(skip)]
     pub databases: Option<u32>,
+    /// `host:port` of its agent, where that is asked what the server is.
+    #[serde(skip)]
+    pub asked: Option<String>,
 }
 
 impl MasterRoute {
@@ -54,6 +58,7 @@ impl MasterRoute {
     fn remember(&mut self, before: &Self) {
         if self.endpoint == before.endpoint && self.incarnation == before.incarnation {
             self.databases = self.databases.or(before.databases);
+            self.asked = self.asked.take().or_else(|| before.asked.clone());
         }
     }
 }
@@ -67,6 +72,9 @@ pub struct ReplicaRoute {
     /// `host:port` of its agent, which knows how far it lags.
     #[serde(skip)]
     pub agent: String,
+    /// The same, where it is asked what the server is.
+    #[serde(skip)]
+    pub asked: Option<String>,
     /// How many databases clients have, as far as its agent has said.
     #[serde(skip)]
     pub databases: Option<u32>,
@@ -191,6 +199,7 @@ fn route(record: &Record, members: &BTreeMap<NodeId, Member>) -> GroupRoute {
             .map(|m| ReplicaRoute {
                 endpoint: Endpoint { id: m.id.clone(), address: m.address.clone(), port: m.port },
                 agent: m.agent.clone(),
+                asked: asked(m),
                 databases: m.databases,
             })
             .collect(),
@@ -210,7 +219,14 @@ fn open_master(record: &Record, members: &BTreeMap<NodeId, Member>) -> Option<Ma
         endpoint: Endpoint { id: master.id.clone(), address: master.address.clone(), port: master.port },
         incarnation: master.incarnation.clone(),
         databases: members.get(&master.id).and_then(|member| member.databases),
+        asked: members.get(&master.id).and_then(asked),
     })
+}
+
+/// The agents of SQL servers say what their server is. A Redis is asked by whom understands it, on its own connection.
+fn asked(member: &Member) -> Option<String> {
+    let speaks_sql = [Engine::Postgres, Engine::Mariadb].iter().any(|engine| engine.as_str() == member.engine);
+    speaks_sql.then(|| member.agent.clone())
 }
 
 #[cfg(test)]

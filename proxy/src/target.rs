@@ -1,6 +1,7 @@
 //! What a listener's connections need to know: where new ones go, and which of the present ones may go on.
 
-use crate::routes::{Endpoint, GroupRoute};
+use crate::confirm::{Expected, Question};
+use crate::routes::{Endpoint, GroupRoute, MasterRoute, ReplicaRoute};
 use election::{NodeId, Phase};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,22 +14,44 @@ pub(crate) struct Target {
     /// Where present connections may go on.
     pub(crate) keep: Vec<Arc<Endpoint>>,
     /// Where new ones are sent. While it is empty they are held.
-    pub(crate) admit: Vec<Arc<Endpoint>>,
+    pub(crate) admit: Vec<Place>,
+}
+
+/// Somewhere for a new connection to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) endpoint: Arc<Endpoint>,
+    /// What is asked first, where somebody can be asked.
+    pub(crate) question: Option<Arc<Question>>,
+}
+
+impl Place {
+    fn new(endpoint: Arc<Endpoint>, asked: Option<&String>, expected: Expected) -> Self {
+        let question = asked.map(|agent| Arc::new(Question { agent: agent.clone(), expected }));
+        Self { endpoint, question }
+    }
 }
 
 impl Target {
     /// Where clients of the master go.
     pub(crate) fn master(route: &GroupRoute) -> Self {
-        let keep: Vec<_> = route.master.iter().map(|m| Arc::new(m.endpoint.clone())).collect();
+        let place = |m: &MasterRoute| {
+            let expected = Expected::Master(m.incarnation.clone());
+            Place::new(Arc::new(m.endpoint.clone()), m.asked.as_ref(), expected)
+        };
+        let places: Vec<_> = route.master.iter().map(place).collect();
+        let keep = places.iter().map(|place| place.endpoint.clone()).collect();
         // In a planned switchover the present connections see the held writes through; new ones wait for the outcome.
-        let admit = if route.phase == Phase::Switching { Vec::new() } else { keep.clone() };
+        let admit = if route.phase == Phase::Switching { Vec::new() } else { places };
         Self { epoch: Some(route.epoch), keep, admit }
     }
 
     /// Where clients of the replicas go, when the agents of `within_lag` vouch for theirs.
     pub(crate) fn replicas(route: &GroupRoute, within_lag: &BTreeSet<NodeId>) -> Self {
-        let keep: Vec<_> = route.replicas.iter().map(|r| Arc::new(r.endpoint.clone())).collect();
-        let admit = keep.iter().filter(|e| within_lag.contains(&e.id)).cloned().collect();
+        let place = |r: &ReplicaRoute| Place::new(Arc::new(r.endpoint.clone()), r.asked.as_ref(), Expected::Copy);
+        let places: Vec<_> = route.replicas.iter().map(place).collect();
+        let keep = places.iter().map(|place| place.endpoint.clone()).collect();
+        let admit = places.into_iter().filter(|place| within_lag.contains(&place.endpoint.id)).collect();
         Self { epoch: None, keep, admit }
     }
 
@@ -41,15 +64,20 @@ impl Target {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routes::{MasterRoute, ReplicaRoute};
 
     fn endpoint(id: &str) -> Endpoint {
         Endpoint { id: id.into(), address: "127.0.0.1".into(), port: 1 }
     }
 
     fn route(epoch: u64, phase: Phase, master_id: Option<&str>) -> GroupRoute {
-        let replica = |id| ReplicaRoute { endpoint: endpoint(id), agent: String::new(), databases: None };
-        let master = |id| MasterRoute { endpoint: endpoint(id), incarnation: "run".into(), databases: None };
+        let replica = |id| ReplicaRoute {
+            endpoint: endpoint(id),
+            agent: "agent".into(),
+            asked: Some("agent".into()),
+            databases: None,
+        };
+        let master =
+            |id| MasterRoute { endpoint: endpoint(id), incarnation: "run".into(), databases: None, asked: None };
         GroupRoute { epoch, phase, master: master_id.map(master), replicas: ["b", "c"].map(replica).into() }
     }
 
@@ -76,7 +104,8 @@ mod tests {
     fn a_connection_to_a_replica_outlives_epochs_and_lag() {
         let within = |ids: &[&str]| ids.iter().map(|id| NodeId::from(*id)).collect::<BTreeSet<_>>();
         let target = Target::replicas(&route(4, Phase::Promoting, None), &within(&["c", "elsewhere"]));
-        assert_eq!(target.admit, [Arc::new(endpoint("c"))]);
+        let question = Arc::new(Question { agent: "agent".into(), expected: Expected::Copy });
+        assert_eq!(target.admit, [Place { endpoint: Arc::new(endpoint("c")), question: Some(question) }]);
         assert!(target.sustains(None, &endpoint("b")), "a lag is no reason to cut");
         assert!(!target.sustains(None, &endpoint("a")), "the master is no replica");
     }

@@ -3,36 +3,58 @@
 use anyhow::{Context, Result};
 use cli::rig::{output, wait};
 use config::Engine;
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
-use understudy_tests::real::{LIMIT, Story, connect_postgres, execute, quick, select, start, until};
+use understudy_tests::real::{Front, LIMIT, Story, connect_postgres, execute, quick, select, start, until};
 
 async fn group() -> Result<Story> {
     start(quick(Engine::Postgres)?.listener("protocol = \"postgres\"")).await
 }
 
-fn psql(story: &Story, sql: &str) -> Command {
-    let at = story.proxy_addr();
+fn psql(at: SocketAddr, sql: &str) -> Command {
     let mut command = Command::new("psql");
     command.args(["-X", "-q", "-A", "-t", "-U", "postgres", "-c", sql, "postgres"]);
     command.env("PGHOST", at.ip().to_string()).env("PGPORT", at.port().to_string());
     command
 }
 
-#[tokio::test]
-async fn a_request_to_cancel_reaches_the_server() -> Result<()> {
-    let story = group().await?;
-    let before = story.cast().await?;
-    let mut psql = psql(&story, "SELECT pg_sleep(600)").stderr(Stdio::piped()).stdout(Stdio::null()).spawn()?;
-    let sleeps = "SELECT pid::text FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)'";
-    let master = story.database_addr(&before.master)?;
-    until("a query that runs", async || Ok((!select(master, sleeps).await?.is_empty()).then_some(()))).await?;
-    // What a person at the keyboard does.
+/// Has `psql` sleep on one of `servers`, by way of `at`, and ends that as a person at the keyboard does.
+async fn cancel(at: SocketAddr, servers: &[SocketAddr]) -> Result<()> {
+    let mut psql = psql(at, "SELECT pg_sleep(600)").stderr(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+    let sleeps = "SELECT pid::text FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)' AND state = 'active'";
+    let asleep = async || {
+        for server in servers {
+            if !select(*server, sleeps).await?.is_empty() {
+                return Ok(Some(*server));
+            }
+        }
+        Ok(None)
+    };
+    let server = until("a query that runs", asleep).await?;
     anyhow::ensure!(Command::new("kill").args(["-INT", &psql.id().to_string()]).status()?.success());
     let ended = wait(&mut psql, LIMIT)?.context("it goes on")?;
     let mut said = String::new();
     std::io::Read::read_to_string(&mut psql.stderr.take().context("no output")?, &mut said)?;
     assert!(!ended.success() && said.contains("canceling statement due to user request"), "{ended}: {said}");
-    assert!(select(master, sleeps).await?.is_empty());
+    assert!(select(server, sleeps).await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_to_cancel_reaches_the_server() -> Result<()> {
+    let story = group().await?;
+    let cast = story.cast().await?;
+    let master = [story.database_addr(&cast.master)?];
+    let copies = [story.database_addr(&cast.hot)?, story.database_addr(&cast.spares[0])?];
+    // Bytes alone do not say whose key it is; but there is one master, and a connection to a former one is no more.
+    let listeners = ["role = \"master\"", "role = \"replica\"\nprotocol = \"postgres\""];
+    let front = Front::start(&story, "front", &story.consul_address(), &listeners).await?;
+    cancel(story.proxy_addr(), &master).await?;
+    cancel(front.listener(0), &master).await?;
+    // The copies take turns, so that a request that was passed on as a new connection would meet the other one.
+    for _ in 0..2 {
+        cancel(front.listener(1), &copies).await?;
+    }
     Ok(())
 }
 
@@ -62,7 +84,8 @@ async fn a_planned_switchover_waits_for_transactions_as_long_as_it_is_told() -> 
     let rows = select(story.database_addr(&after.master)?, "SELECT n::text FROM work").await?;
     assert_eq!(rows, ["1"], "it ended before the hand-over, and nothing of it is lost");
 
-    let mut long = psql(&story, &transaction(2, 600)).stderr(Stdio::null()).stdout(Stdio::null()).spawn()?;
+    let mut long =
+        psql(story.proxy_addr(), &transaction(2, 600)).stderr(Stdio::null()).stdout(Stdio::null()).spawn()?;
     running(&after.master, 2).await?;
     let said = story.understudy(&["switchover", story.group(), "--grace", "100ms"])?;
     assert_eq!(said.code, 0, "{said:?}");
@@ -70,7 +93,7 @@ async fn a_planned_switchover_waits_for_transactions_as_long_as_it_is_told() -> 
     assert!(!ended.success());
     let last = story.cast().await?;
     assert_ne!(last.master, after.master);
-    let rows = output(&mut psql(&story, "SELECT n FROM work"), LIMIT)?;
+    let rows = output(&mut psql(story.proxy_addr(), "SELECT n FROM work"), LIMIT)?;
     assert_eq!(String::from_utf8_lossy(&rows.stdout), "1\n");
     let said = story.understudy(&["switchover", story.group(), "--grace", "1h"])?;
     assert!(said.code == 2 && said.err.contains("1h is too long; 5m at the most"), "{said:?}");

@@ -5,6 +5,7 @@
 //! Every operation may be repeated, and after one that succeeded the next probe shows its effect.
 
 mod account;
+mod asker;
 mod error;
 mod folder;
 pub(crate) mod mariadb;
@@ -26,6 +27,7 @@ use config::InstanceConfig;
 use election::{Address, EngineOp, Secret};
 use tokio::sync::watch;
 
+pub use self::asker::Asker;
 pub use self::error::EngineError;
 pub use self::mariadb::Mariadb;
 pub use self::postgres::Postgres;
@@ -73,6 +75,11 @@ pub trait Engine: Send {
 
     /// Who serves copies of the database to other agents, where the engine leaves that to them.
     fn copies(&self) -> Option<mariadb::copy::Copies> {
+        None
+    }
+
+    /// Who asks the server what it is, where proxies cannot do so themselves.
+    fn asker(&self) -> Option<Asker> {
         None
     }
 }
@@ -167,6 +174,12 @@ macro_rules! engines {
             fn copies(&self) -> Option<mariadb::copy::Copies> {
                 match self {
                     $(Self::$name(engine) => engine.copies(),)+
+                }
+            }
+
+            fn asker(&self) -> Option<Asker> {
+                match self {
+                    $(Self::$name(engine) => engine.asker(),)+
                 }
             }
         }

@@ -54,8 +54,10 @@ mod tests {
     }
 
     fn known(phase: Phase, open: bool) -> Known {
-        let master = MasterRoute { endpoint: endpoint("a"), incarnation: "run".into(), databases: Some(16) };
-        let replica = |id| ReplicaRoute { endpoint: endpoint(id), agent: String::new(), databases: Some(16) };
+        let master =
+            MasterRoute { endpoint: endpoint("a"), incarnation: "run".into(), databases: Some(16), asked: None };
+        let replica =
+            |id| ReplicaRoute { endpoint: endpoint(id), agent: String::new(), asked: None, databases: Some(16) };
         let replicas = ["b", "c"].map(replica).into();
         let route = GroupRoute { epoch: 4, phase, master: open.then_some(master), replicas };
         Known { uid: "uid".into(), stamp: Stamp { epoch: 4, seq: 40 }, nonce: "n".into(), route }

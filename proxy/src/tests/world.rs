@@ -98,7 +98,19 @@ impl Front {
         master: Option<(&str, SocketAddr)>,
         members: &[(&str, SocketAddr, SocketAddr)],
     ) {
-        let members: BTreeMap<_, _> = members.iter().map(|m| (NodeId::from(m.0), member(m))).collect();
+        self.show_engine("redis", epoch, phase, master, members);
+    }
+
+    /// The same with members that run `engine`.
+    pub(super) fn show_engine(
+        &self,
+        engine: &str,
+        epoch: u64,
+        phase: Phase,
+        master: Option<(&str, SocketAddr)>,
+        members: &[(&str, SocketAddr, SocketAddr)],
+    ) {
+        let members: BTreeMap<_, _> = members.iter().map(|m| (NodeId::from(m.0), member(engine, m))).collect();
         let seq = epoch * 10 + phase_number(phase);
         let record = record(epoch, seq, phase, master);
         self.group.observe(
@@ -167,13 +179,13 @@ pub(super) fn record(epoch: u64, seq: u64, phase: Phase, master: Option<(&str, S
     }
 }
 
-fn member((id, at, agent): &(&str, SocketAddr, SocketAddr)) -> Member {
+fn member(engine: &str, (id, at, agent): &(&str, SocketAddr, SocketAddr)) -> Member {
     Member {
         id: (*id).into(),
         address: at.ip().to_string(),
         port: at.port(),
         agent: agent.to_string(),
-        engine: "redis".into(),
+        engine: engine.into(),
         version: String::new(),
         databases: Some(16),
         zone: None,

@@ -1,6 +1,7 @@
 //! What the tests with real Consul, Redis, agents and proxies share: a rig that shows its logs when a test fails,
 //! databases seen with one's own eyes, and the `understudy` program run as an operator runs it.
 
+mod front;
 mod gate;
 mod lone;
 mod mariadb;
@@ -8,6 +9,7 @@ mod postgres;
 mod sight;
 mod worst;
 
+pub use front::{Front, counted};
 pub use gate::{Gate, Way};
 pub use lone::{Lone, adopting, of, working_in};
 pub use mariadb::{Sql, as_agent, as_client};

@@ -37,8 +37,9 @@ use self::copy::{Copies, Fetch};
 use self::ops::Marking;
 use self::probe::{Answers, Follows, Memo, Stuck};
 use self::program::Program;
-use self::sql::{Link, Target};
+pub(super) use self::sql::{Link, Target};
 use super::account::Account;
+use super::asker::{Asker, Server};
 use super::progress::Progress;
 use super::setup::Setup;
 use super::supervise::{Life, Supervisor};
@@ -590,6 +591,10 @@ impl Engine for Mariadb {
 
     fn copies(&self) -> Option<Copies> {
         Some(self.copies.clone())
+    }
+
+    fn asker(&self) -> Option<Asker> {
+        Some(Asker::new(Server::Mariadb(self.target.clone())))
     }
 }
 

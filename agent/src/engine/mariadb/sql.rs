@@ -11,7 +11,7 @@ use super::accounts;
 
 /// How to reach the instance.
 #[derive(Debug, Clone)]
-pub(super) struct Target {
+pub(crate) struct Target {
     pub(super) socket: PathBuf,
     pub(super) password: Secret,
 }
@@ -21,7 +21,7 @@ pub(super) type Answer = HashMap<String, String>;
 
 /// A connection. What was sent over it and not answered keeps it busy, so that one whose answer was not waited for is
 /// to be dropped.
-pub(super) struct Link(MySqlConnection);
+pub(crate) struct Link(MySqlConnection);
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -36,7 +36,7 @@ const SESSION: &str = "SET SESSION sql_log_off = 1, sql_log_bin = 0, sql_mode = 
                        interactive_timeout = 28800";
 
 impl Link {
-    pub(super) async fn open(target: &Target) -> Result<Self, sqlx::Error> {
+    pub(in crate::engine) async fn open(target: &Target) -> Result<Self, sqlx::Error> {
         let options = MySqlConnectOptions::new()
             .socket(&target.socket)
             .username(accounts::AGENT)
@@ -58,6 +58,12 @@ impl Link {
     pub(super) async fn ask(&mut self, statement: impl Into<String>) -> Result<Vec<Answer>, sqlx::Error> {
         let rows = sqlx::raw_sql(AssertSqlSafe(statement.into())).fetch_all(&mut self.0).await?;
         rows.iter().map(read).collect()
+    }
+
+    /// Whether it takes no writes from clients.
+    pub(in crate::engine) async fn is_read_only(&mut self) -> Result<bool, sqlx::Error> {
+        let answer = self.ask_one("SELECT @@global.read_only AS read_only").await?;
+        Ok(answer.get("read_only").map(String::as_str) != Some("0"))
     }
 
     /// The same, for a statement with one row; empty when there is none.

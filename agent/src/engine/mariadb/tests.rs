@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ::config::InstanceConfig;
-use election::{Address, EngineOp, Marker, Nonce, Position, Secret};
+use election::{Address, EngineOp, Marker, Nonce, Position, Secret, ServerRole};
 
 use super::sql::Link;
 use super::{Mariadb, files};
@@ -291,4 +291,20 @@ async fn a_path_too_long_for_a_socket_is_refused() {
     node.config.data_dir = node.dir.path().join("x".repeat(100));
     let error = node.open().await.unwrap_err().to_string();
     assert!(error.contains("data_dir") && error.contains("socket"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_says_what_it_is_at_the_moment_it_is_asked() {
+    let mut node = Node::master().await;
+    let asker = node.engine().asker().unwrap();
+    assert_eq!(asker.role().await.unwrap(), ServerRole::Master);
+    // By hand.
+    node.sql().await.run("SET GLOBAL read_only = 1").await.unwrap();
+    assert_eq!(asker.role().await.unwrap(), ServerRole::Copy);
+    node.sql().await.run("SET GLOBAL read_only = 0").await.unwrap();
+    assert_eq!(asker.role().await.unwrap(), ServerRole::Master);
+    node.apply(EngineOp::Kill).await;
+    asker.role().await.unwrap_err();
+    node.apply(EngineOp::Start).await;
+    assert_eq!(asker.role().await.unwrap(), ServerRole::Copy);
 }

@@ -23,6 +23,9 @@ const TOO_MANY_CONNECTIONS: &str = "53300";
 /// What a server says whose disk is full.
 const DISK_FULL: &str = "53100";
 
+/// What the session of the one who asks on behalf of proxies is called.
+pub(super) const ASKER: &str = "understudy asker";
+
 /// How long another instance may take to answer.
 const REMOTE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -40,7 +43,7 @@ const SESSION: [(&str, &str); 7] = [
 
 /// Where the server listens for its agent.
 #[derive(Debug, Clone)]
-pub(super) struct Target {
+pub(crate) struct Target {
     /// The folder of the socket.
     pub(super) folder: PathBuf,
     pub(super) port: u16,
@@ -48,7 +51,7 @@ pub(super) struct Target {
 
 /// One connection. A request that was given up leaves it of no use.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(crate) struct Link {
     connection: PgConnection,
     /// The server's process for it.
     pub(super) pid: i32,
@@ -57,12 +60,21 @@ pub(super) struct Link {
 impl Link {
     /// Connects to the agent's own server.
     pub(super) async fn open(target: &Target) -> Result<Self, sqlx::Error> {
+        Self::local(target, "understudy agent").await
+    }
+
+    /// The same for the one who asks on behalf of proxies: no client, though it comes when it pleases.
+    pub(in crate::engine) async fn asker(target: &Target) -> Result<Self, sqlx::Error> {
+        Self::local(target, ASKER).await
+    }
+
+    async fn local(target: &Target, name: &str) -> Result<Self, sqlx::Error> {
         let options = PgConnectOptions::new_without_pgpass()
             .socket(&target.folder)
             .port(target.port)
             .username(SUPERUSER)
             .ssl_mode(PgSslMode::Disable)
-            .application_name("understudy agent")
+            .application_name(name)
             .options(SESSION);
         Self::connect(options).await
     }
@@ -94,7 +106,7 @@ impl Link {
     }
 
     /// The first column of the first row, which has to be text.
-    pub(super) async fn text(&mut self, sql: impl Into<String>) -> Result<Option<String>, sqlx::Error> {
+    pub(in crate::engine) async fn text(&mut self, sql: impl Into<String>) -> Result<Option<String>, sqlx::Error> {
         let row = sqlx::raw_sql(AssertSqlSafe(sql.into())).fetch_optional(&mut self.connection).await?;
         row.map_or(Ok(None), |row| row.try_get::<Option<String>, _>(0))
     }

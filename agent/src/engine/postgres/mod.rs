@@ -31,12 +31,13 @@ use tokio::time::timeout;
 use tracing::info;
 
 use self::config::Gate;
-use self::link::{Link, Target};
+pub(super) use self::link::{Link, Target};
 use self::probe::{Answer, Around, Memo};
 use self::program::Program;
 use self::pursuit::Pursuit;
 use self::slots::Slots;
 use super::account::{self, Account};
+use super::asker::{Asker, Server};
 use super::setup::Setup;
 use super::supervise::{Life, Supervisor, end_stragglers};
 use super::{Engine, EngineError, KEPT, OP_LIMIT, PROBE_LIMIT, Site, folder, within};
@@ -321,6 +322,10 @@ impl Engine for Postgres {
 
     fn databases(&self) -> Option<u32> {
         None
+    }
+
+    fn asker(&self) -> Option<Asker> {
+        Some(Asker::new(Server::Postgres(self.setup.target())))
     }
 }
 

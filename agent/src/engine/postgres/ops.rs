@@ -7,7 +7,7 @@ use serde::Deserialize;
 use tokio::time::sleep;
 
 use super::config::{self, Gate, HOT, Live, NOBODY, SUPERUSER};
-use super::link::{self, Link};
+use super::link::{self, ASKER, Link};
 use super::{FRESH, KEEP, Postgres, marker, probe};
 use crate::engine::{EngineError, folder};
 
@@ -20,8 +20,13 @@ const DRAIN_SLICE: Duration = Duration::from_millis(50);
 /// When a promoted instance is made to take a checkpoint.
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
 
-/// Every connection of a client's that the server has.
-const CLIENTS: &str = "FROM pg_stat_activity WHERE backend_type = 'client backend'";
+/// Every connection of a client's that the server has. Nobody but the agent gets to the socket, which has no address.
+fn clients() -> String {
+    format!(
+        "FROM pg_stat_activity WHERE backend_type = 'client backend' \
+         AND NOT (client_addr IS NULL AND application_name = '{ASKER}')"
+    )
+}
 
 /// Does one thing to a running server.
 pub(super) async fn apply(pg: &mut Postgres, op: &EngineOp) -> Result<(), EngineError> {
@@ -131,7 +136,8 @@ impl Postgres {
     /// Ends the clients' connections, those for which `which` holds.
     async fn end_clients(&mut self, op: &'static str, which: &str) -> Result<(), EngineError> {
         let own = self.own_processes();
-        let sql = format!("SELECT count(pg_terminate_backend(pid))::text {CLIENTS} AND pid NOT IN ({own}) AND {which}");
+        let sql =
+            format!("SELECT count(pg_terminate_backend(pid))::text {} AND pid NOT IN ({own}) AND {which}", clients());
         self.text(op, &sql).await.map(drop)
     }
 
@@ -327,7 +333,7 @@ async fn quiesce(pg: &mut Postgres, op: &'static str, end: bool) -> Result<(), E
     loop {
         pg.end_clients(op, if end { "true" } else { "state = 'idle'" }).await?;
         let own = pg.own_processes();
-        pg.memo.quiesced = pg.holds(op, &format!("NOT EXISTS (SELECT {CLIENTS} AND pid NOT IN ({own}))")).await?;
+        pg.memo.quiesced = pg.holds(op, &format!("NOT EXISTS (SELECT {} AND pid NOT IN ({own}))", clients())).await?;
         if pg.memo.quiesced || Instant::now() >= until {
             return Ok(());
         }

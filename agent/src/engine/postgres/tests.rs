@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use ::config::InstanceConfig;
-use election::{Engine as Seen, EngineOp, EngineRole, Marker, Nonce, Secret, Status};
+use election::{Engine as Seen, EngineOp, EngineRole, Marker, Nonce, Secret, ServerRole, Status};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
-use super::{Postgres, rebuild};
+use super::{Link, Postgres, rebuild};
 use crate::engine::testing::{self, LIMIT, Tested};
 use crate::engine::{Engine, EngineError, Site};
 
@@ -423,4 +423,21 @@ async fn slots_that_are_left_over_are_removed() {
         master.engine().probe().await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+#[tokio::test]
+async fn a_server_says_what_it_is_at_the_moment_it_is_asked() {
+    let mut node = Node::started().await;
+    let asker = node.engine().asker().unwrap();
+    assert_eq!(asker.role().await.unwrap(), ServerRole::Copy);
+    node.apply(EngineOp::Promote).await;
+    assert_eq!(asker.role().await.unwrap(), ServerRole::Master);
+    node.apply(EngineOp::Kill).await;
+    asker.role().await.unwrap_err();
+    node.apply(EngineOp::Start).await;
+    node.until("a sealed server", |st| !st.loading).await;
+    assert_eq!(asker.role().await.unwrap(), ServerRole::Copy);
+    // Promoted by hand.
+    Link::open(&node.engine().setup.target()).await.unwrap().text("SELECT pg_promote()::text").await.unwrap();
+    assert_eq!(asker.role().await.unwrap(), ServerRole::Master);
 }
