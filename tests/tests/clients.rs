@@ -2,114 +2,31 @@
 //! uses pipelines, transactions, scripts, blocking pops and pub/sub. A killed master may cost them a connection; a
 //! planned switchover costs nothing, at a patience of one second; and nothing acknowledged is ever lost.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands, ProtocolVersion, RedisResult};
-use serde::Deserialize;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::Path;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::time::timeout;
-use understudy_tests::real::{LIMIT, Story, build, start, until};
-
-/// How many rounds of all its ways make a client one in full swing.
-const ROUNDS: u64 = 5;
+use understudy_tests::real::{LIMIT, ROUNDS, Script, Story, build, start, swing, until};
 
 /// Patience of a client over a planned switchover.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A client's word on itself.
-#[derive(Debug, Clone, Deserialize)]
-struct Report {
-    /// Times that it went through all its ways without an error.
-    rounds: u64,
-    /// Times that something failed.
-    errors: u64,
-    /// The last that did.
-    last: Vec<String>,
-    /// Values that were acknowledged; told at the end.
-    #[serde(default)]
-    written: u64,
-    /// Those of them that are not there at the end.
-    #[serde(default)]
-    lost: Vec<String>,
-}
-
-/// A client in a process of its own.
-struct Client {
-    name: String,
-    _process: Child,
-    orders: ChildStdin,
-    reports: Lines<BufReader<ChildStdout>>,
-}
-
-impl Client {
-    fn start(name: &str, program: &Path, script: &str, address: SocketAddr, protocol: Option<u8>) -> Result<Self> {
-        let script = folder().join(script);
-        let mut process = Command::new(program)
-            .arg(&script)
-            .args([address.ip().to_string(), address.port().to_string()])
-            .args(protocol.map(|p| p.to_string()))
-            // Where Debian keeps the libraries of its packages.
-            .env("NODE_PATH", "/usr/share/nodejs")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("{} {}: run scripts/setup", program.display(), script.display()))?;
-        let orders = process.stdin.take().context("no standard input")?;
-        let reports = BufReader::new(process.stdout.take().context("no standard output")?).lines();
-        Ok(Self { name: name.to_owned(), _process: process, orders, reports })
-    }
-
-    async fn ask(&mut self, word: &str) -> Result<Report> {
-        self.orders.write_all(format!("{word}\n").as_bytes()).await.with_context(|| self.name.clone())?;
-        let line =
-            timeout(LIMIT, self.reports.next_line()).await.with_context(|| format!("{} is silent", self.name))??;
-        let line = line.with_context(|| format!("{} has ended; see its words above", self.name))?;
-        serde_json::from_str(&line).with_context(|| format!("{}: {line}", self.name))
-    }
-
-    /// Waits until it is through some more rounds, and gives its word then.
-    async fn swing(&mut self) -> Result<Report> {
-        let before = self.ask("report").await?;
-        let deadline = tokio::time::Instant::now() + LIMIT;
-        loop {
-            let now = self.ask("report").await?;
-            if now.rounds >= before.rounds + ROUNDS {
-                return Ok(now);
-            }
-            ensure!(tokio::time::Instant::now() < deadline, "{} does not get on: {now:?}", self.name);
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-}
-
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
-}
-
-fn all(address: SocketAddr) -> Result<Vec<Client>> {
+fn all(address: SocketAddr) -> Result<Vec<Script>> {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/clients/bin/python");
     let node = Path::new("node");
+    let args = |protocol: Option<u8>| -> Vec<String> {
+        let address = [address.ip().to_string(), address.port().to_string()];
+        address.into_iter().chain(protocol.map(|p| p.to_string())).collect()
+    };
     Ok(vec![
-        Client::start("redis-py, RESP2", &python, "redis_py.py", address, Some(2))?,
-        Client::start("redis-py, RESP3", &python, "redis_py.py", address, Some(3))?,
-        Client::start("redis-py with asyncio, RESP2", &python, "redis_py_asyncio.py", address, Some(2))?,
-        Client::start("redis-py with asyncio, RESP3", &python, "redis_py_asyncio.py", address, Some(3))?,
-        Client::start("node-redis", node, "node_redis.js", address, None)?,
+        Script::start("redis-py, RESP2", &python, "redis_py.py", &args(Some(2)))?,
+        Script::start("redis-py, RESP3", &python, "redis_py.py", &args(Some(3)))?,
+        Script::start("redis-py with asyncio, RESP2", &python, "redis_py_asyncio.py", &args(Some(2)))?,
+        Script::start("redis-py with asyncio, RESP3", &python, "redis_py_asyncio.py", &args(Some(3)))?,
+        Script::start("node-redis", node, "node_redis.js", &args(None))?,
     ])
-}
-
-async fn swing(clients: &mut [Client]) -> Result<Vec<Report>> {
-    let mut reports = Vec::new();
-    for client in clients {
-        reports.push(client.swing().await?);
-    }
-    Ok(reports)
 }
 
 async fn group() -> Result<Story> {

@@ -6,6 +6,7 @@ mod gate;
 mod lone;
 mod mariadb;
 mod postgres;
+mod script;
 mod sight;
 mod worst;
 
@@ -14,6 +15,7 @@ pub use gate::{Gate, Way};
 pub use lone::{Lone, adopting, of, working_in};
 pub use mariadb::{Sql, as_agent, as_client};
 pub use postgres::{commit_waits, connect_postgres, execute, select, stop_sender};
+pub use script::{ROUNDS, Report, Script, swing};
 pub use sight::{attached, connect, connect_as, info, info_number, services, until};
 pub use worst::{contents, copy, send};
 
