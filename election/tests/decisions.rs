@@ -273,6 +273,13 @@ fn promoting(s: &mut Snapshot) {
 #[test]
 fn a_promotion_ends_with_the_marker_on_disk() {
     row("every write on disk first", "b", promoting, "fsync-always", "promoting");
+    let left_over = |s: &mut Snapshot| {
+        promoting(s);
+        s.certifying =
+            Some(Certifying { candidate: "c".into(), incarnation: "run-c".into(), nonce: "new".into(), since: NOW });
+    };
+    // Its nonce may be that of the marker that the epoch begins with, before anything waits (simulation: PostgreSQL, 2719).
+    row("a certification of the epoch before proves nothing", "b", left_over, "abandon", "abandoning");
     let then = |change: fn(&mut Status)| {
         move |s: &mut Snapshot| {
             promoting(s);
@@ -673,6 +680,11 @@ fn forced(s: &mut Snapshot, target: &str) {
 fn a_forced_failover_needs_a_master_that_is_gone() {
     row("the master lives", "c", |s| forced(s, "c"), "answer", "refusing");
     row("it is master already", "a", |s| forced(s, "a"), "answer", "refusing");
+    let hands_over = |s: &mut Snapshot| {
+        forced(s, "a");
+        s.view.record.as_mut().expect("there is a record").phase = Phase::Switching;
+    };
+    row("it is master, and hands over", "a", hands_over, "answer", "refusing");
     let gone = |s: &mut Snapshot| {
         forced(s, "c");
         peer(s, "a").heard = Millis(NOW.0 - 60_000);

@@ -46,7 +46,9 @@ pub(super) fn decide(s: &Snapshot, record: &Record, status: &Status) -> Option<D
 fn needless(s: &Snapshot, record: &Record, status: &Status) -> Option<String> {
     let master = record.master.as_ref()?;
     if master.id == s.me.id {
-        let serves = status.is_master() && status.incarnation == master.incarnation && record.phase == Phase::Active;
+        // A hand-over that is under way ends by itself; to fence the master in it would leave the group without one.
+        let settled = matches!(record.phase, Phase::Active | Phase::Switching);
+        let serves = status.is_master() && status.incarnation == master.incarnation && settled;
         return serves.then(|| format!("node {} is master already", master.id));
     }
     let theirs = s.live_peer(&master.id, s.policy.detect_after)?.status()?;

@@ -60,6 +60,12 @@ fn restarted(s: &Snapshot, record: &Record, master: &Master, status: &Status) ->
 /// Makes the named instance a master that carries the epoch's marker, then says so in the record.
 fn promote(s: &Snapshot, record: &Record, status: &Status) -> Decision {
     let reason = || Reason::Promoting { epoch: record.epoch };
+    if let Some(certifying) = &s.certifying {
+        // The epoch's marker goes on with the nonce of the one before: it would be taken for one that commits waited for.
+        let why = "another epoch begins".to_owned();
+        let candidate = certifying.candidate.clone();
+        return Decision::new(Action::Abandon, Reason::Abandoning { candidate, why });
+    }
     if !status.persisted && !record.is_proven() {
         // Promoted first: Redis begins the file anew that a copy which was cut off has ended only then.
         return match status.is_master() {
