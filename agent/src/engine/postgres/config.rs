@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use election::{Address, Nonce};
+use election::{Address, Nonce, Secret};
 
 /// The superuser: clients' administrators, and the agent itself over its own socket.
 pub(super) const SUPERUSER: &str = "postgres";
@@ -214,10 +214,17 @@ pub(super) fn read_source(text: &str) -> Option<Address> {
     Some(Address::new(value("host")?, value("port")?.parse().ok()?))
 }
 
-/// The line of the password file.
-pub(super) fn passfile(password: &str) -> String {
+/// The password file. Above the password it names its channel: an agent that was started anew has to know what its server
+/// is called.
+pub(super) fn passfile(channel: &Nonce, password: &str) -> String {
     // The server is told which role by the connection; both have passwords without colons or backslashes.
-    format!("*:*:*:*:{password}\n")
+    format!("# {channel}\n*:*:*:*:{password}\n")
+}
+
+/// What [`passfile`] was made of.
+pub(super) fn read_passfile(text: &str) -> (Nonce, Secret) {
+    let value = |start: &str| text.lines().find_map(|line| line.strip_prefix(start)).unwrap_or_default();
+    (Nonce::from(value("# ")), Secret::new(value("*:*:*:*:").to_owned()))
 }
 
 /// What a standby is called: its own address and its channel.
@@ -258,6 +265,16 @@ fn double_quote(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_password_file_names_its_channel() {
+        let text = passfile(&Nonce::from("0123456789abcdef"), "hunter2");
+        let (channel, secret) = read_passfile(&text);
+        assert_eq!((channel.as_str(), secret.reveal()), ("0123456789abcdef", "hunter2"));
+        // One of before has none.
+        let (channel, secret) = read_passfile("*:*:*:*:hunter2\n");
+        assert_eq!((channel.as_str(), secret.reveal()), ("", "hunter2"));
+    }
 
     fn settings(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()

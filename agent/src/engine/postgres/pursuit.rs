@@ -147,6 +147,10 @@ impl Postgres {
         self.pursuit.wish = Some(wish);
         (self.pursuit.not_before, self.pursuit.down_since) = (None, None);
         self.pursuit.stop_asking();
+        if self.pursuit.is_starting() {
+            // What was wound back takes no connections before it has been fed, and its source of before may be gone.
+            return self.point();
+        }
         if self.pursuit.is_rebuilding() {
             return Ok(());
         }
@@ -166,12 +170,13 @@ impl Postgres {
         Ok(())
     }
 
-    /// An agent that was started anew is told to follow with the password that its server has.
+    /// An agent that was started anew is told to follow with the password that its server has, and under the name that the
+    /// master waits for: under another, its acknowledgements would count for nothing.
     fn recall(&self, source: &Address) -> Result<Wish, EngineError> {
         let path = self.setup.data_dir.join(config::PASSFILE);
         let text = std::fs::read_to_string(&path).map_err(EngineError::io("read", &path))?;
-        let secret = text.trim().strip_prefix("*:*:*:*:").unwrap_or_default().to_owned();
-        Ok(Wish { source: source.clone(), channel: Nonce::default(), secret: Secret::new(secret) })
+        let (channel, secret) = config::read_passfile(&text);
+        Ok(Wish { source: source.clone(), channel, secret })
     }
 
     /// Lets what is under way go on.
@@ -327,6 +332,7 @@ impl Postgres {
             data: self.setup.data(),
             address: self.setup.address(),
             source: wish.source,
+            channel: wish.channel,
             secret: wish.secret,
             tail: tail.clone().map(|(own, fork, epoch)| Tail { own, fork, epoch }),
             rewind,
@@ -353,7 +359,8 @@ impl Postgres {
     /// Lets the server replicate from where it is wished. Takes effect a moment later.
     fn point(&mut self) -> Result<(), EngineError> {
         let (Some(live), Some(wish)) = (self.live_wished(), &self.pursuit.wish) else { return Ok(()) };
-        self.setup.write(&self.setup.data_dir.join(config::PASSFILE), &config::passfile(wish.secret.reveal()))?;
+        let passfile = config::passfile(&wish.channel, wish.secret.reveal());
+        self.setup.write(&self.setup.data_dir.join(config::PASSFILE), &passfile)?;
         self.setup.write(&self.setup.data_dir.join(config::LIVE), &live.text())?;
         if let Some(handle) = self.supervisor.handle() {
             handle.signal(rustix::process::Signal::HUP);

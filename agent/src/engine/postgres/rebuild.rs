@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use election::{Address, Secret};
+use election::{Address, Nonce, Secret};
 use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
@@ -48,6 +48,8 @@ pub(super) struct Plan {
     /// Where this instance listens.
     pub(super) address: Address,
     pub(super) source: Address,
+    /// The name of the password.
+    pub(super) channel: Nonce,
     pub(super) secret: Secret,
     /// What it has that the source does not, to be saved.
     pub(super) tail: Option<Tail>,
@@ -78,7 +80,8 @@ pub(super) async fn run(plan: Plan, server: Option<Handle>, progress: Progress) 
     }
     let slot = plan.reserve().await.map_err(EngineError::sql("get a slot at the source"))?;
     plan.write(&plan.folder.join(INCOMPLETE), b"")?;
-    plan.write(&plan.folder.join(config::PASSFILE), config::passfile(plan.secret.reveal()).as_bytes())?;
+    let passfile = config::passfile(&plan.channel, plan.secret.reveal());
+    plan.write(&plan.folder.join(config::PASSFILE), passfile.as_bytes())?;
     if plan.rewind {
         match plan.rewind(&progress).await {
             Ok(()) => {
