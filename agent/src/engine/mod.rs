@@ -29,7 +29,7 @@ use tokio::sync::watch;
 
 pub use self::asker::Asker;
 pub use self::error::EngineError;
-pub use self::mariadb::Mariadb;
+pub use self::mariadb::{Boot, Mariadb, judge_boot};
 pub use self::postgres::Postgres;
 pub use self::redis::Redis;
 pub use self::supervise::Life;

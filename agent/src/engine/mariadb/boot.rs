@@ -20,7 +20,7 @@ const UNDECIDED_LIMIT: Duration = Duration::from_secs(2);
 
 /// What is to be done with the tail of the binary log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Boot {
+pub enum Boot {
     /// It stays.
     Keep,
     /// It goes, and is kept aside as that of this epoch.
@@ -44,7 +44,8 @@ pub(super) fn decide(setup: &Setup, undecided_since: Option<Instant>) -> Boot {
     }
 }
 
-fn judge(memory: &Memory, me: &NodeId) -> Boot {
+/// What is known by this memory of this node, and nothing else.
+pub fn judge(memory: &Memory, me: &NodeId) -> Boot {
     let (Some((epoch, _)), Some(record)) = (&memory.mastered, &memory.record) else { return Boot::Keep };
     let settled = matches!(record.phase, Phase::Active | Phase::Switching);
     let wait = |why: &str| Boot::Undecided(format!("a moment is waited for {why}"));

@@ -31,7 +31,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use self::boot::Boot;
+pub use self::boot::{Boot, judge as judge_boot};
 use self::config::Plan;
 use self::copy::{Copies, Fetch};
 use self::ops::Marking;

@@ -87,17 +87,18 @@ impl Acks {
             *self = Self { unanswered: Some(sync.unanswered), position: answers.written(), ..Self::default() };
             return false;
         }
-        if sync.waiting == 0 || sync.acknowledged != self.count || self.at.is_none() {
-            self.at = Some(now);
-        }
-        if sync.waiting == 0 {
-            self.position = answers.written();
-        }
-        self.count = sync.acknowledged;
         let leak = !sync.active || self.unanswered.is_some_and(|before| sync.unanswered > before);
         self.unanswered = Some(sync.unanswered);
         let news = leak && !self.leaked;
         self.leaked |= leak;
+        let acknowledges = !self.leaked && (sync.waiting == 0 || sync.acknowledged != self.count);
+        if acknowledges || self.at.is_none() {
+            self.at = Some(now);
+        }
+        if acknowledges && sync.waiting == 0 {
+            self.position = answers.written();
+        }
+        self.count = sync.acknowledged;
         news
     }
 }
@@ -331,12 +332,13 @@ pub(super) fn status(
     }
 }
 
-/// A replica that the server no longer waits for, although it was told to, counts as one whose link is down.
+/// A replica that the server no longer waits for, although it was told to, counts as one that acknowledges nothing any more:
+/// the hot replica is taken for lost by it, and a candidate can still be certified, which begins the count anew.
 fn attached(answers: &Answers, acks: &Acks) -> Vec<Attached> {
     let sync = answers.semi_sync.enabled;
     let one = |address: &Address| Attached {
         address: address.clone(),
-        online: !acks.leaked,
+        online: true,
         position: if sync { acks.position } else { answers.written() },
         lag_s: acks.at.filter(|_| sync).map_or(0, |at| at.elapsed().as_secs()),
     };
@@ -480,11 +482,18 @@ mod tests {
         };
         let mut memo = Memo { master: true, ..Memo::default() };
         told(&Answers::default(), &mut memo);
-        assert!(told(&sync(true, 0, 0), &mut memo).replicas[0].online);
-        assert!(told(&sync(true, 1, 0), &mut memo).replicas[0].online);
-        assert!(!told(&sync(true, 0, 1), &mut memo).replicas[0].online);
-        assert!(!told(&sync(true, 0, 1), &mut memo).replicas[0].online, "until another is certified");
-        memo.acks = Acks::default();
-        assert!(!told(&sync(false, 0, 0), &mut memo).replicas[0].online);
+        let long_ago = Instant::now().checked_sub(std::time::Duration::from_secs(60)).unwrap();
+        // How long it has acknowledged nothing, when it was last seen to a minute ago.
+        let lag = |answers: &Answers, memo: &mut Memo| {
+            memo.acks.at = Some(long_ago);
+            told(answers, memo).replicas[0].lag_s
+        };
+        assert_eq!(lag(&sync(true, 0, 0), &mut memo), 0);
+        assert!(lag(&sync(true, 1, 0), &mut memo) >= 60, "a commit waits");
+        assert!(lag(&sync(true, 0, 1), &mut memo) >= 60);
+        assert!(lag(&sync(true, 0, 1), &mut memo) >= 60, "until another is certified");
+        memo.acks.begin();
+        assert_eq!(lag(&sync(true, 0, 1), &mut memo), 0);
+        assert!(lag(&sync(false, 0, 1), &mut memo) >= 60, "it waits no more");
     }
 }
