@@ -65,9 +65,9 @@ bench-proxy: setup-bench ## proxies in turn, by redis-benchmark, pgbench or sysb
 	@$(CARGO) run --release --locked -q -p understudy-tests --bin bench-proxy -- --engine $(ENGINE) --rounds $(or $(ROUNDS),5) \
 		$(if $(CASES),--cases $(CASES)) $(if $(MODES),--modes $(MODES))
 
-simulate: ## random faults on virtual time, on every core; SEEDS=1000 from FIRST=1, or SEED=n to replay one
+simulate: ## random faults on virtual time, on every core; SEEDS=1000 from FIRST=1, or SEED=n to replay one; ENGINE=redis|postgres|mariadb, or each seed's
 	@$(CARGO) run --release --locked -q -p understudy-tests --bin simulate -- \
-		$(if $(SEED),--seed $(SEED),--first $(FIRST) --seeds $(SEEDS))
+		$(if $(SEED),--seed $(SEED),--first $(FIRST) --seeds $(SEEDS)) $(if $(filter command environment,$(origin ENGINE)),--engine $(ENGINE))
 
 chaos: setup-tests ## random faults upon real processes, as root; ENGINE=redis|postgres|mariadb RUNS=10 SEED=1 ROUNDS=12 FAULTS=kill-database,split,...
 	@$(CARGO) build --release --locked -q -p understudy -p understudy-tests

@@ -1,6 +1,7 @@
 //! Groups under faults on virtual time: nothing acknowledged is lost, whatever the seed; the same seed is the same
 //! run; and a simulation of something that is wrong finds it.
 
+use config::Engine;
 use std::ops::ControlFlow;
 use understudy_tests::sim::{self, Adoption, Bug, Outcome};
 
@@ -14,21 +15,23 @@ const ADOPTION_SEEDS: u64 = 20;
 const BUG_SEEDS: u64 = 1_000;
 
 /// These need a rarer coincidence: searched from here on, or this test would take minutes.
-const RARE: [(Bug, u64); 2] = [(Bug::GuardNeverCloses, 3_100), (Bug::PersistedTooEarly, 1_870)];
+const RARE: [(Bug, u64); 3] =
+    [(Bug::GuardNeverCloses, 3_100), (Bug::PersistedTooEarly, 1_870), (Bug::NeverRewound, 560)];
 
 /// The end of a failing seed's story, and how to see it again.
 fn show(outcome: &Outcome) -> String {
-    let told = sim::run(outcome.seed, None, true);
+    let told = sim::run(outcome.seed, outcome.engine, None, true);
     let skip = told.story.len().saturating_sub(40);
     let story = told.story[skip..].join("\n");
     let failure = outcome.failure.clone().unwrap_or_default();
-    format!("{story}\nseed {0}: {failure}\nreplay with: make simulate SEED={0}", outcome.seed)
+    let engine = outcome.engine.as_str();
+    format!("{story}\nseed {0}: {failure}\nreplay with: make simulate SEED={0} ENGINE={engine}", outcome.seed)
 }
 
 #[test]
 fn seeds_lose_nothing_and_recover() {
     let (mut acknowledged, mut epochs, mut halted) = (0, 0, 0);
-    sim::run_many(1, SEEDS, None, |outcome| {
+    sim::run_many(1, SEEDS, None, None, |outcome| {
         acknowledged += outcome.acknowledged;
         epochs += outcome.epochs;
         halted += u64::from(outcome.halted.is_some());
@@ -45,7 +48,7 @@ fn seeds_lose_nothing_and_recover() {
 fn the_same_seeds_are_the_same_runs() {
     let hashes = |first| {
         let mut hashes = Vec::new();
-        sim::run_many(first, 50, None, |outcome| {
+        sim::run_many(first, 60, None, None, |outcome| {
             hashes.push((outcome.seed, outcome.hash, outcome.acknowledged));
             ControlFlow::Continue(())
         });
@@ -54,8 +57,10 @@ fn the_same_seeds_are_the_same_runs() {
     };
     assert_eq!(hashes(2_000), hashes(2_000));
     // Telling its story changes nothing in it.
-    assert_eq!(sim::run(1, None, false).hash, sim::run(1, None, true).hash);
-    assert_ne!(sim::run(1, None, false).hash, sim::run(2, None, false).hash);
+    for engine in [Engine::Redis, Engine::Postgres, Engine::Mariadb] {
+        assert_eq!(sim::run(1, engine, None, false).hash, sim::run(1, engine, None, true).hash);
+        assert_ne!(sim::run(1, engine, None, false).hash, sim::run(2, engine, None, false).hash);
+    }
 }
 
 #[test]
@@ -64,9 +69,9 @@ fn every_planted_bug_is_found() {
     for bug in Bug::ALL.iter().copied().filter(|bug| bug.is_random()) {
         let mut found = None;
         let first = RARE.iter().find(|(rare, _)| *rare == bug).map_or(1, |(_, first)| *first);
-        sim::run_many(first, BUG_SEEDS, Some(bug), |outcome| {
+        sim::run_many(first, BUG_SEEDS, Some(bug.engine()), Some(bug), |outcome| {
             // A seed that fails by itself shows nothing of the bug.
-            if outcome.failure.is_none() || sim::run(outcome.seed, None, false).failure.is_some() {
+            if outcome.failure.is_none() || sim::run(outcome.seed, outcome.engine, None, false).failure.is_some() {
                 return ControlFlow::Continue(());
             }
             found = Some(outcome);

@@ -1,6 +1,7 @@
 //! Runs the simulation on many seeds until one fails, or replays one.
 
 use clap::Parser;
+use config::Engine;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
@@ -16,6 +17,9 @@ struct Arguments {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     first: u64,
+    /// The groups' engine: redis, postgres or mariadb; each seed draws one unless this says which.
+    #[arg(long, value_parser = engine)]
+    engine: Option<Engine>,
     /// Replay this one seed.
     #[arg(long)]
     seed: Option<u64>,
@@ -47,7 +51,7 @@ fn main() -> ExitCode {
         }
     };
     match arguments.seed {
-        Some(seed) => replay(seed, bug, arguments.story),
+        Some(seed) => replay(seed, arguments.engine.unwrap_or(sim::engine_of(seed)), bug, arguments.story),
         None => many(&arguments, bug),
     }
 }
@@ -56,8 +60,13 @@ fn named(name: &str) -> Option<Bug> {
     Bug::ALL.iter().copied().find(|bug| format!("{bug:?}") == name)
 }
 
-fn replay(seed: u64, bug: Option<Bug>, whole: bool) -> ExitCode {
-    let outcome = sim::run(seed, bug, true);
+fn engine(name: &str) -> Result<Engine, String> {
+    let all = [Engine::Redis, Engine::Postgres, Engine::Mariadb];
+    all.into_iter().find(|engine| engine.as_str() == name).ok_or_else(|| "redis, postgres or mariadb".to_owned())
+}
+
+fn replay(seed: u64, engine: Engine, bug: Option<Bug>, whole: bool) -> ExitCode {
+    let outcome = sim::run(seed, engine, bug, true);
     let skip = if whole { 0 } else { outcome.story.len().saturating_sub(SHORT_STORY) };
     outcome.story.iter().skip(skip).for_each(|line| println!("{line}"));
     println!("{}", summary(&outcome));
@@ -74,7 +83,8 @@ struct Sum {
     declared: u64,
     virtual_ms: u64,
     halted: BTreeMap<&'static str, u64>,
-    failed: Vec<u64>,
+    exceptions: u64,
+    failed: Vec<(u64, Engine)>,
 }
 
 impl Sum {
@@ -84,12 +94,13 @@ impl Sum {
         self.epochs += outcome.epochs;
         self.acknowledged += outcome.acknowledged;
         self.declared += outcome.declared_lost;
+        self.exceptions += outcome.exceptions;
         self.virtual_ms += outcome.virtual_ms;
         if let Some(why) = outcome.halted {
             *self.halted.entry(why).or_default() += 1;
         }
         if outcome.failure.is_some() {
-            self.failed.push(outcome.seed);
+            self.failed.push((outcome.seed, outcome.engine));
         }
     }
 
@@ -102,7 +113,7 @@ impl Sum {
 fn many(arguments: &Arguments, bug: Option<Bug>) -> ExitCode {
     let (began, mut said) = (Instant::now(), Instant::now());
     let mut sum = Sum::default();
-    sim::run_many(arguments.first, arguments.seeds, bug, |outcome| {
+    sim::run_many(arguments.first, arguments.seeds, arguments.engine, bug, |outcome| {
         sum.add(&outcome);
         if said.elapsed() >= PROGRESS_EVERY {
             said = Instant::now();
@@ -118,7 +129,7 @@ fn many(arguments: &Arguments, bug: Option<Bug>) -> ExitCode {
     let took = began.elapsed();
     println!(
         "{} seeds in {:.1} s ({:.0} simulated minutes a second): {} simulated hours, {} faults, {} epochs, {} acknowledged \
-         writes, {} declared lost, halted by the rules: {:?}, {} failed",
+         writes, {} declared lost, {} answers of the kind that the documents except, halted by the rules: {:?}, {} failed",
         sum.seeds,
         took.as_secs_f64(),
         sum.speed(took),
@@ -127,12 +138,13 @@ fn many(arguments: &Arguments, bug: Option<Bug>) -> ExitCode {
         sum.epochs,
         sum.acknowledged,
         sum.declared,
+        sum.exceptions,
         sum.halted,
         sum.failed.len()
     );
-    let Some(first) = sum.failed.first() else { return ExitCode::SUCCESS };
-    println!("replay with: make simulate SEED={first}");
-    replay(*first, bug, false)
+    let Some((first, engine)) = sum.failed.first() else { return ExitCode::SUCCESS };
+    println!("replay with: make simulate SEED={first} ENGINE={}", engine.as_str());
+    replay(*first, *engine, bug, false)
 }
 
 fn summary(outcome: &Outcome) -> String {
@@ -142,7 +154,12 @@ fn summary(outcome: &Outcome) -> String {
         (None, None) => "serves again, nothing lost".to_owned(),
     };
     format!(
-        "seed {}: {end} ({} faults, {} epochs, {} acknowledged, hash {:016x})",
-        outcome.seed, outcome.faults, outcome.epochs, outcome.acknowledged, outcome.hash
+        "seed {} ({}): {end} ({} faults, {} epochs, {} acknowledged, hash {:016x})",
+        outcome.seed,
+        outcome.engine.as_str(),
+        outcome.faults,
+        outcome.epochs,
+        outcome.acknowledged,
+        outcome.hash
     )
 }

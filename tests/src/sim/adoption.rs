@@ -86,7 +86,7 @@ struct Seen {
 impl Seen {
     /// What has to hold after each event.
     fn look(&mut self, w: &mut World) {
-        let untouched = |n: usize, data: &Data| w.nodes[n].redis.is_none() && w.nodes[n].disk.content() == *data;
+        let untouched = |n: usize, data: &Data| w.nodes[n].database.is_none() && w.nodes[n].disk.content() == *data;
         if !untouched(DOES_NOT, &self.lying) {
             return w.fail("a folder that nobody gave to the group is touched (invariant 13)");
         }
@@ -103,7 +103,7 @@ impl Seen {
         let lies = match self.became {
             None => self.brought.writes.missing_in(&w.nodes[ADOPTS].disk.content().writes).is_none(),
             Some(Adoption::TooLate) => {
-                w.nodes[ADOPTS].redis.is_none() && w.nodes[ADOPTS].disk.content() == self.brought
+                w.nodes[ADOPTS].database.is_none() && w.nodes[ADOPTS].disk.content() == self.brought
             }
             Some(Adoption::Adopted) => true,
         };

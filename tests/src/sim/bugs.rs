@@ -1,6 +1,8 @@
 //! Planted bugs: each is one wrong wire between the real core and the models. The product has none of them; a
 //! simulation that does not find them proves nothing.
 
+use config::Engine;
+
 /// Lists the bugs once: the enum, all of them, and a sentence each.
 macro_rules! bugs {
     ($($(#[doc = $what:literal])+ $bug:ident,)+) => {
@@ -17,7 +19,27 @@ macro_rules! bugs {
             /// Whether random seeds can find it. The others need a long coincidence, lose what the history declares
             /// lost, or cut clients off and lose nothing: scripts find them.
             pub fn is_random(self) -> bool {
-                !matches!(self, Bug::MarkersAlike | Bug::QuietInWords | Bug::DurableReadPings)
+                !matches!(
+                    self,
+                    Bug::MarkersAlike | Bug::QuietInWords | Bug::DurableReadPings | Bug::SemiSyncTimesOut
+                )
+            }
+
+            /// The engine that has it. What is wrong with agents, Consul or proxies is looked for on Redis.
+            pub fn engine(self) -> Engine {
+                match self {
+                    Bug::CancelPassedOn | Bug::WaitNotSeen | Bug::NamesEmptyAtStart | Bug::NeverRewound => {
+                        Engine::Postgres
+                    }
+                    Bug::SemiSyncTimesOut
+                    | Bug::CounterNotWatched
+                    | Bug::RelayLogThrownAway
+                    | Bug::PromotesUnapplied
+                    | Bug::FenceReleases
+                    | Bug::CopyLooksWhole
+                    | Bug::ReceivedNotSynced => Engine::Mariadb,
+                    _ => Engine::Redis,
+                }
             }
 
             /// What is wrong, a sentence.
@@ -73,6 +95,31 @@ bugs! {
     AcknowledgesUnread,
     /// What a peer says of its marker's counter is lost on the way.
     MarkersAlike,
+    // PostgreSQL.
+    /// The listener passes a cancelled wait's success on, although it has read the warning.
+    CancelPassedOn,
+    /// A copy is certified although no commit has been seen to wait.
+    WaitNotSeen,
+    /// PostgreSQL starts as the master it was, and its setting on disk names nobody to wait for.
+    NamesEmptyAtStart,
+    /// A copy that parted from its source is pointed at it as it is.
+    NeverRewound,
+    // MariaDB.
+    /// Semi-synchronous replication keeps its default timeout, and then waits for nobody.
+    SemiSyncTimesOut,
+    /// Commits that the server let through by itself are not looked for.
+    CounterNotWatched,
+    /// A start throws away what was received, acknowledged and not applied.
+    RelayLogThrownAway,
+    /// A copy is promoted before it has applied what it received.
+    PromotesUnapplied,
+    // Both.
+    /// A fenced master first stops waiting, which answers every commit that waits.
+    FenceReleases,
+    /// A copy whose making was cut off is taken for whole.
+    CopyLooksWhole,
+    /// A copy acknowledges what its disk has not yet.
+    ReceivedNotSynced,
     // Consul, and what the agent makes of it.
     /// Consul takes every write, whatever index it was decided on.
     CasIsSet,

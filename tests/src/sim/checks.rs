@@ -3,8 +3,8 @@
 
 use super::consul::Consul;
 use super::data::Writes;
+use super::process::{Process, Role};
 use super::promises::Tcp;
-use super::redis::{Process, Role};
 use super::world::{Node, World, index_of, name};
 use election::{Incarnation, Master, NodeId, Phase, Reason, Record, WithoutReplica};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,11 +22,16 @@ pub(crate) struct Ledger {
     /// When the first record was written.
     pub(crate) began: Option<u64>,
     pub(crate) power_cuts: u64,
+    /// How many answers were excepted.
+    pub(crate) exceptions: u64,
     /// Masters that were replaced with a declared loss: what they still acknowledge is part of it.
     disowned: BTreeSet<(usize, u64)>,
     /// Acknowledged writes that the record itself says may be lost.
     pub(crate) declared_lost: u64,
     pub(crate) tcp: Tcp,
+    /// What the documents except: clients were told success although no copy had it, and until one has acknowledged
+    /// something later. By whom, which, and where in the log.
+    excepted: Vec<((usize, u64), u32, u64)>,
     /// The one instance that acknowledged in an epoch.
     ackers: BTreeMap<u64, (usize, u64)>,
     /// Every instance that any version of the record named master.
@@ -36,6 +41,23 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
+    /// See [`Ledger::excepted`].
+    pub(crate) fn except(&mut self, n: usize, run: u64, write: u32, offset: u64) {
+        self.excepted.push(((n, run), write, offset));
+        self.exceptions += 1;
+    }
+
+    /// A copy has acknowledged all that this process has written so far.
+    pub(crate) fn reached(&mut self, n: usize, run: u64, offset: u64) {
+        let is = |(by, _, at): &((usize, u64), u32, u64)| *by == (n, run) && *at <= offset;
+        if !self.excepted.iter().any(is) || self.is_disowned(n, run) {
+            return;
+        }
+        let (reached, rest): (Vec<_>, Vec<_>) = self.excepted.drain(..).partition(is);
+        self.excepted = rest;
+        reached.into_iter().for_each(|(_, write, _)| self.acked.insert(write));
+    }
+
     pub(crate) fn is_disowned(&self, n: usize, run: u64) -> bool {
         self.disowned.contains(&(n, run))
     }
@@ -77,7 +99,7 @@ pub(crate) fn record_only_grows(before: Option<&Record>, after: &Record) -> Resu
 
 /// The living process that a record names, when it is still that one.
 fn named<'a>(nodes: &'a [Node], id: &NodeId, incarnation: &Incarnation) -> Option<&'a Process> {
-    let process = nodes.get(index_of(id)?)?.redis.as_ref()?;
+    let process = nodes.get(index_of(id)?)?.database.as_ref()?;
     (process.incarnation == *incarnation).then_some(process)
 }
 
@@ -155,7 +177,7 @@ pub(crate) fn waits_for_the_replica(consul: &Consul, n: usize, p: &Process, sync
     if !sync || record.replica.is_none() || !is_recorded_master(record, n, p) || !p.is_master() {
         return Ok(());
     }
-    ensure(p.guard && p.data.need.unwrap_or(true), || {
+    ensure(p.is_guarded() && p.needs(), || {
         format!("record {} names a hot replica, and its master n{} waits for none (invariant 8)", record.stamp(), n + 1)
     })
 }
@@ -163,7 +185,7 @@ pub(crate) fn waits_for_the_replica(consul: &Consul, n: usize, p: &Process, sync
 /// Invariant 8: who acknowledges alone has every write on disk, and may at all.
 pub(crate) fn alone_only_on_disk(consul: &Consul, n: usize, p: &Process, sync: bool) -> Result<(), String> {
     let Some(record) = consul.truth() else { return Ok(()) };
-    let alone = p.open && p.is_master() && p.data.need == Some(false) && is_recorded_master(record, n, p);
+    let alone = p.open && p.is_master() && !p.needs() && is_recorded_master(record, n, p);
     if !alone || !sync {
         return Ok(());
     }
@@ -230,7 +252,7 @@ impl World {
         let Some(master) = &record.master else { return };
         let new = index_of(&master.id);
         let others = self.nodes.iter().enumerate().filter(|(n, _)| (forced || !self.sync()) && Some(*n) != new);
-        let disowned: Vec<_> = others.filter_map(|(n, node)| node.redis.as_ref().map(|p| (n, p.run))).collect();
+        let disowned: Vec<_> = others.filter_map(|(n, node)| node.database.as_ref().map(|p| (n, p.run))).collect();
         self.ledger.disowned.extend(disowned);
         let Some(p) = named(&self.nodes, &master.id, &master.incarnation) else { return };
         let own = new.map(|n| (n, p.run));
@@ -261,13 +283,18 @@ impl World {
     }
 
     /// A disk that lost what proves its data set is an excuse, and only when it really did: power cuts have shortened
-    /// it, or a client has removed the marker, or the group is `async`.
+    /// it, or a client has removed the marker, or an operator took the copy by force, or the group is `async`.
     fn rightly_refuses(&self, node: &Node) -> bool {
         let Some(Reason::MayNotResume { .. }) = node.agent.as_ref().map(|agent| agent.step.reason()) else {
             return false;
         };
-        let Some(p) = &node.redis else { return false };
-        !self.sync() || node.disk.shortened || p.data.marker.is_none()
+        let Some(p) = &node.database else { return false };
+        // A copy that was taken by force and ended before it carried its epoch's marker: only force takes it again.
+        let forced = self.consul.truth().is_some_and(|record| {
+            record.phase == Phase::Promoting
+                && record.previous.as_ref().is_some_and(|before| before.data_loss.is_some())
+        });
+        !self.sync() || forced || node.disk.shortened || p.data.marker.is_none()
     }
 
     /// The group serves: active, its master open, and a client had an answer since `since`.
@@ -296,8 +323,11 @@ impl World {
             None => return Ok(()),
         }
         let (master, record) = (self.master(), self.consul.record.as_ref());
+        if let Some(p) = self.nodes[master].database.as_ref().filter(|p| p.is_master()) {
+            ensure(p.data.books_balance(), || format!("n{}'s accounts are not what its rows make them", master + 1))?;
+        }
         let serves = record.is_some_and(|(r, _)| r.phase == Phase::Active) && self.consul.lost.is_none();
-        match self.nodes[master].redis.as_ref().filter(|p| serves && p.is_master()) {
+        match self.nodes[master].database.as_ref().filter(|p| serves && p.is_master()) {
             Some(p) => self.tcp_keeps_its_promise(&p.data.writes),
             None => Ok(()),
         }
@@ -326,8 +356,10 @@ impl World {
             None => format!("n{}: no agent", n + 1),
         });
         let record = self.consul.record.as_ref().map_or("no record".to_owned(), |(r, _)| story_of(r));
+        let sql = self.nodes[self.master()].database.as_ref().and_then(|p| p.sql.as_ref());
+        let sql = sql.map_or(String::new(), |sql| format!("; {} commits wait for {:?}", sql.commits.len(), sql.waits));
         format!(
-            "the group has not recovered a minute after the last fault: {record}; {}",
+            "the group has not recovered a minute after the last fault: {record}; {}{sql}",
             agents.collect::<Vec<_>>().join("; ")
         )
     }

@@ -4,8 +4,8 @@
 
 use super::bugs::Bug;
 use super::data::{Entry, Writes};
+use super::process::Waiter;
 use super::quiet::Manners;
-use super::redis::Waiter;
 use super::world::{World, index_of};
 use election::{Incarnation, Phase, Reads, Stamp};
 
@@ -40,13 +40,13 @@ pub(crate) struct Route {
 }
 
 /// A connection to a master's database. It belongs to one epoch and one run, and ends when that ends its clients'.
-struct Link {
+pub(crate) struct Link {
     number: u64,
     node: usize,
     run: u64,
     clients: u64,
     epoch: u64,
-    heard: u64,
+    pub(crate) heard: u64,
     /// Writes that were sent and not answered.
     sent: Vec<u32>,
     /// Read and not released, oldest first.
@@ -69,12 +69,12 @@ enum Reply {
 
 /// What is sent, and to which link's end its answer belongs.
 #[derive(Clone, Copy)]
-struct Call {
-    proxy: usize,
-    link: u64,
-    node: usize,
-    run: u64,
-    clients: u64,
+pub(crate) struct Call {
+    pub(crate) proxy: usize,
+    pub(crate) link: u64,
+    pub(crate) node: usize,
+    pub(crate) run: u64,
+    pub(crate) clients: u64,
 }
 
 /// What a barrier was answered.
@@ -83,6 +83,16 @@ enum Answer {
     Waited(usize),
     Need(bool),
     Again,
+}
+
+impl Link {
+    pub(crate) fn waits_for(&self, write: u32) -> bool {
+        self.sent.contains(&write)
+    }
+
+    pub(crate) fn answered(&mut self, write: u32) {
+        self.sent.retain(|sent| *sent != write);
+    }
 }
 
 impl Proxy {
@@ -149,7 +159,7 @@ impl World {
     fn follow_route(&mut self, proxy: usize) {
         let forwards = self.bug == Some(Bug::ForwardsOldEpoch);
         let Some(link) = &self.proxies[proxy].link else { return };
-        let process = self.nodes[link.node].redis.as_ref().filter(|p| p.run == link.run);
+        let process = self.nodes[link.node].database.as_ref().filter(|p| p.run == link.run);
         let ended = process.is_none_or(|p| p.clients != link.clients);
         let silent = |since: u64| self.now.saturating_sub(since) > LINK_SILENT_US;
         let silent = (link.barrier.is_some() && silent(link.asked)) || (!link.sent.is_empty() && silent(link.heard));
@@ -160,7 +170,7 @@ impl World {
     }
 
     /// The clients of what is not answered are disconnected: nobody knows what became of it, and nobody sends it again.
-    fn hang_up(&mut self, proxy: usize) {
+    pub(crate) fn hang_up(&mut self, proxy: usize) {
         let Some(link) = self.proxies[proxy].link.take() else { return };
         self.ledger.cut += u64::try_from(link.sent.len() + link.replies.len()).unwrap_or_default();
         match self.bug {
@@ -176,12 +186,15 @@ impl World {
         let Some(route) = self.proxies[proxy].route.clone().filter(|route| open(route.phase)) else { return };
         let (call, end, node) = (self.number(), self.proxy_end(proxy), route.node);
         self.proxies[proxy].connecting = call;
-        let Some(run) = self.nodes[node].redis.as_ref().map(|p| p.run) else { return };
+        let Some(run) = self.nodes[node].database.as_ref().map(|p| p.run) else { return };
         self.send(end, node, move |w| {
-            w.at_redis(node, run, move |w| {
-                // Another run is not the master that the record names, whatever it says of itself.
-                let fits = |p: &&mut super::redis::Process| p.open && p.incarnation == route.incarnation;
-                let Some(clients) = w.redis(node, run).filter(fits).map(|p| p.clients) else { return };
+            w.at_database(node, run, move |w| {
+                // Another run is not the master that the record names, whatever it says of itself; who only carries bytes
+                // sees whether it takes writes.
+                let fits = |p: &&mut super::process::Process| {
+                    p.open && (p.incarnation == route.incarnation || (p.sql.is_some() && p.is_master()))
+                };
+                let Some(clients) = w.database(node, run).filter(fits).map(|p| p.clients) else { return };
                 w.send(node, end, move |w| {
                     if w.proxies[proxy].connecting == call {
                         w.connected(Call { proxy, link: call, node, run, clients }, route.stamp.epoch);
@@ -220,9 +233,15 @@ impl World {
         // The planted bug's proxy asks first whether anybody has to be waited for.
         let assumed = self.need_assumed(call);
         let way = self.way_out(call.proxy);
+        if self.is_sql() {
+            self.lose_patience(call, write);
+            return self.send(end, call.node, move |w| {
+                w.at_database(call.node, call.run, move |w| w.begin_transaction(call, write));
+            });
+        }
         self.after(way, move |w| {
             w.send(end, call.node, move |w| {
-                w.at_redis(call.node, call.run, move |w| w.execute_write(call, write, assumed));
+                w.at_database(call.node, call.run, move |w| w.execute_write(call, write, assumed));
             });
         });
     }
@@ -230,7 +249,7 @@ impl World {
     fn execute_write(&mut self, call: Call, write: u32, assumed: Option<bool>) {
         let now = self.now;
         let node = &mut self.nodes[call.node];
-        let Some(p) = node.redis.as_mut().filter(|p| p.run == call.run && p.clients == call.clients) else { return };
+        let Some(p) = node.database.as_mut().filter(|p| p.run == call.run && p.clients == call.clients) else { return };
         if !p.is_master() || !p.open {
             p.clients += 1; // -READONLY or -NOPERM: the proxy gives the connection up.
             return;
@@ -255,10 +274,10 @@ impl World {
     }
 
     /// An error is an answer too; nothing was written.
-    fn refused(&mut self, call: Call, write: u32) {
+    pub(crate) fn refused(&mut self, call: Call, write: u32) {
         self.answer(call, move |w| {
             if let Some(link) = w.link(call) {
-                link.sent.retain(|sent| *sent != write);
+                link.answered(write);
             }
         });
     }
@@ -266,8 +285,8 @@ impl World {
     fn ask_for_a_read(&mut self, call: Call) {
         let (end, before) = (self.proxy_end(call.proxy), self.ledger.acked.clone());
         self.send(end, call.node, move |w| {
-            w.at_redis(call.node, call.run, move |w| {
-                let Some(p) = w.redis(call.node, call.run).filter(|p| p.clients == call.clients && p.open) else {
+            w.at_database(call.node, call.run, move |w| {
+                let Some(p) = w.database(call.node, call.run).filter(|p| p.clients == call.clients && p.open) else {
                     return;
                 };
                 let shows = p.data.writes.clone();
@@ -276,12 +295,12 @@ impl World {
         });
     }
 
-    fn answer(&mut self, call: Call, task: impl FnOnce(&mut World) + 'static) {
+    pub(crate) fn answer(&mut self, call: Call, task: impl FnOnce(&mut World) + 'static) {
         let end = self.proxy_end(call.proxy);
         self.send(call.node, end, task);
     }
 
-    fn link(&mut self, call: Call) -> Option<&mut Link> {
+    pub(crate) fn link(&mut self, call: Call) -> Option<&mut Link> {
         self.proxies[call.proxy].link.as_mut().filter(|link| link.number == call.link)
     }
 
@@ -310,7 +329,7 @@ impl World {
         match self.bug {
             Some(Bug::NeedIgnored) => Some(false),
             Some(Bug::NeedFromRecord) => self.proxies[call.proxy].route.as_ref().map(|route| route.attended),
-            Some(Bug::NeedReadBefore) => self.redis(call.node, call.run).map(|p| p.data.need.unwrap_or(true)),
+            Some(Bug::NeedReadBefore) => self.database(call.node, call.run).map(|p| p.needs()),
             _ => None,
         }
     }
@@ -337,7 +356,7 @@ impl World {
     fn wait(&mut self, call: Call) {
         let end = self.proxy_end(call.proxy);
         self.asks(call);
-        self.send(end, call.node, move |w| w.at_redis(call.node, call.run, move |w| w.execute_wait(call)));
+        self.send(end, call.node, move |w| w.at_database(call.node, call.run, move |w| w.execute_wait(call)));
     }
 
     /// `PING` and `WAIT 1`; where reads are durable a small write instead of the `PING`, or an old acknowledgement would
@@ -346,7 +365,7 @@ impl World {
         let now = self.now;
         let writes = self.mix.policy.reads == Reads::Durable && self.bug != Some(Bug::DurableReadPings);
         let node = &mut self.nodes[call.node];
-        let Some(p) = node.redis.as_mut().filter(|p| p.run == call.run && p.clients == call.clients) else { return };
+        let Some(p) = node.database.as_mut().filter(|p| p.run == call.run && p.clients == call.clients) else { return };
         if !p.is_master() {
             return;
         }
@@ -367,14 +386,14 @@ impl World {
         self.pump(call.node, call.run);
         self.release_waiters(call.node, call.run);
         self.after(WAIT_US + 1, move |w| {
-            w.at_redis(call.node, call.run, move |w| w.release_waiters(call.node, call.run))
+            w.at_database(call.node, call.run, move |w| w.release_waiters(call.node, call.run))
         });
     }
 
     /// WAIT counts any replica that is online, whoever it is.
     pub(crate) fn release_waiters(&mut self, node: usize, run: u64) {
         let now = self.now;
-        let Some(p) = self.redis(node, run) else { return };
+        let Some(p) = self.database(node, run) else { return };
         let mut answers = Vec::new();
         let mut waiting = std::mem::take(&mut p.waiters);
         waiting.retain(|waiter| {
@@ -397,10 +416,10 @@ impl World {
         let end = self.proxy_end(call.proxy);
         self.asks(call);
         self.send(end, call.node, move |w| {
-            w.at_redis(call.node, call.run, move |w| {
-                let asked = |p: &&mut super::redis::Process| p.clients == call.clients && p.is_master();
-                let Some(p) = w.redis(call.node, call.run).filter(asked) else { return };
-                let need = p.data.need.unwrap_or(true);
+            w.at_database(call.node, call.run, move |w| {
+                let asked = |p: &&mut super::process::Process| p.clients == call.clients && p.is_master();
+                let Some(p) = w.database(call.node, call.run).filter(asked) else { return };
+                let need = p.needs();
                 w.answer(call, move |w| w.barrier(call, Answer::Need(need)));
             });
         });

@@ -3,7 +3,7 @@
 
 use super::kv::{Kv, Pair};
 use consul::{Layout, TxnOp, answer_ops, proposal_ops};
-use election::{Command, GroupName, Member, NodeId, Outcome, Policy, Proposal, Record, View};
+use election::{Command, GroupName, Member, NodeId, Outcome, Policy, Proposal, Record, View, WithoutReplica};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, VecDeque};
@@ -144,6 +144,16 @@ impl Consul {
         policy.paused = paused;
         self.set(self.layout.config(&self.group), &policy);
         true
+    }
+
+    /// An operator lets a master that is alone answer by itself.
+    pub(crate) fn unblock(&mut self) -> bool {
+        let Some((mut policy, _)) = self.policy.clone() else { return false };
+        let blocks = std::mem::replace(&mut policy.without_replica, WithoutReplica::Continue) == WithoutReplica::Block;
+        if blocks {
+            self.set(self.layout.config(&self.group), &policy);
+        }
+        blocks
     }
 
     /// An operator changes what the disks are to promise.

@@ -1,7 +1,8 @@
 //! A data set as the simulation sees it: which of the clients' writes it holds, and what agents keep beside them; in
 //! memory, and on a disk that may lag.
 
-use election::Marker;
+use super::history::Knot;
+use election::{Marker, Nonce};
 
 /// The replication stream's unit; each counts as one byte of position.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,7 +16,18 @@ pub(crate) enum Entry {
     Ping,
     /// The small write of a barrier for durable reads.
     Barrier,
+    /// A new server of an SQL engine, which has nothing in common with any other.
+    System,
+    /// PostgreSQL: a copy was promoted here.
+    Promote,
+    /// MariaDB: somebody with the right to has written on a copy.
+    Errant,
+    /// A change of the agent's that is no data of users.
+    Account,
 }
+
+/// How many accounts there are that money is moved between.
+const ACCOUNTS: usize = 4;
 
 /// A set of write numbers.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -50,6 +62,11 @@ impl Writes {
         lost
     }
 
+    /// Half a copy: some of it is not there.
+    pub(crate) fn tear(&mut self) {
+        self.0.iter_mut().for_each(|word| *word &= !0x11);
+    }
+
     /// Takes in what `other` has.
     pub(crate) fn add(&mut self, other: &Writes) {
         if self.0.len() < other.0.len() {
@@ -62,9 +79,21 @@ impl Writes {
         self.0.is_empty()
     }
 
+    fn each(&self) -> impl Iterator<Item = u32> {
+        let words = self.0.iter().zip(0_u32..);
+        words.flat_map(|(word, at)| (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| at * 64 + bit))
+    }
+
     pub(crate) fn count(&self) -> u32 {
         self.0.iter().map(|word| word.count_ones()).sum()
     }
+}
+
+fn transfer(accounts: &mut [i64; ACCOUNTS], id: u32) {
+    let at = |n: u32| usize::try_from(n).unwrap_or_default() % ACCOUNTS;
+    let amount = i64::from(1 + id % 7);
+    accounts[at(id)] -= amount;
+    accounts[at(id / 3 + 1)] += amount;
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -72,17 +101,31 @@ pub(crate) struct Data {
     pub(crate) writes: Writes,
     pub(crate) marker: Option<Marker>,
     pub(crate) need: Option<bool>,
+    /// What the transfers have made of the accounts: each write inserts a row of its own, and moves money.
+    accounts: [i64; ACCOUNTS],
 }
 
 impl Data {
     pub(crate) fn apply(&mut self, entry: &Entry) {
         match entry {
-            Entry::Write(id) => self.writes.insert(*id),
+            Entry::Write(id) => {
+                self.writes.insert(*id);
+                transfer(&mut self.accounts, *id);
+            }
             Entry::Mark(marker) => self.marker = Some(marker.clone()),
             Entry::Need(need) => self.need = Some(*need),
             Entry::Flush => (self.marker, self.need) = (None, None),
             Entry::Ping | Entry::Barrier => {}
+            Entry::System | Entry::Promote | Entry::Errant | Entry::Account => {}
         }
+    }
+
+    /// Whether the accounts are what the rows that are there make them: no transfer is missing whose row is there, none
+    /// was made twice, and no money came or went.
+    pub(crate) fn books_balance(&self) -> bool {
+        let mut due = [0; ACCOUNTS];
+        self.writes.each().for_each(|id| transfer(&mut due, id));
+        due == self.accounts && self.accounts.iter().sum::<i64>() == 0
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -102,6 +145,45 @@ pub(crate) struct Disk {
     pub(crate) bad: bool,
     /// A power cut has taken something away.
     pub(crate) shortened: bool,
+    /// What an SQL engine has in its place.
+    pub(crate) log: LogDisk,
+}
+
+/// An SQL engine's folder. What is in it is on disk, always.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LogDisk {
+    /// There is a server's folder.
+    pub(crate) made: bool,
+    /// It was made by the agent, and nothing of a group was ever in it.
+    pub(crate) fresh: bool,
+    /// The end of what was received. MariaDB: of the relay log.
+    pub(crate) received: Knot,
+    /// MariaDB: the end of the binary log.
+    pub(crate) written: Knot,
+    /// MariaDB: what is committed.
+    pub(crate) applied: Knot,
+    /// PostgreSQL: a copy under construction; a start throws it away.
+    pub(crate) incomplete: bool,
+    /// MariaDB: a copy that is whole, and takes the data's place at the next start.
+    pub(crate) whole: Option<Knot>,
+    /// The planted bug's: half a copy.
+    pub(crate) torn: bool,
+    /// The epoch whose tail is kept.
+    pub(crate) kept: Option<u64>,
+    /// MariaDB: its last run did not close the log.
+    pub(crate) ended_badly: bool,
+    /// MariaDB: whom it was told to follow.
+    pub(crate) source: Option<Source>,
+    /// The planted bug's: what only the kernel has, and since when.
+    pub(crate) unsynced: Vec<(u64, Knot)>,
+}
+
+/// Whom a copy is told to follow, as the server has it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Source {
+    pub(crate) node: usize,
+    pub(crate) channel: Nonce,
+    pub(crate) secret: String,
 }
 
 impl Disk {
@@ -139,6 +221,12 @@ impl Disk {
         self.sync_until(now.saturating_sub(lag));
         self.shortened |= !self.tail.is_empty();
         self.tail.clear();
+        // The planted bug's: the first that had not been put on disk, and all after it.
+        let gone = self.log.unsynced.iter().position(|(written, _)| *written > now.saturating_sub(lag));
+        if let Some((_, before)) = gone.and_then(|gone| self.log.unsynced.get(gone)) {
+            self.log.received = *before;
+        }
+        self.log.unsynced.clear();
     }
 
     fn sync_until(&mut self, at: u64) {

@@ -1,12 +1,17 @@
-//! What an agent does to its database, and what the database says: the place of the Redis adapter.
+//! What an agent does to its database, and what the database says: the place of the adapters. Redis' is here, the
+//! others' are in `postgres.rs` and `mariadb.rs`.
 
 use super::bugs::Bug;
 use super::checks;
-use super::data::{Data, Entry};
-use super::redis::{Process, Role, node_at};
+use super::data::{Data, Entry, LogDisk};
+use super::mariadb::{Acks, Copying};
+use super::postgres::{Pursuit, chain};
+use super::process::{Process, Role, node_at};
+use super::sql::Sql;
 use super::world::{World, index_of};
 use agent::step::{Done, Event};
-use election::{Engine, EngineOp, EngineRole, Incarnation, Lineage, Marker, Millis, Nonce, Proposal, Status};
+use config::Engine as Kind;
+use election::{Engine, EngineOp, EngineRole, Incarnation, Lineage, Marker, Millis, Nonce, Position, Proposal, Status};
 
 /// A command that is not answered in this time has failed, as far as the agent knows.
 const PATIENCE_US: u64 = 500_000;
@@ -14,14 +19,57 @@ const PATIENCE_US: u64 = 500_000;
 /// What the adapter remembers for its agent, of one run of the database each.
 #[derive(Default)]
 pub(crate) struct Adapter {
-    channel: Option<(u64, Nonce)>,
+    pub(crate) channel: Option<(u64, Nonce)>,
     told: Option<(u64, Nonce)>,
-    marked: Option<(u64, Marker, u64)>,
+    pub(crate) marked: Option<(u64, Marker, u64)>,
     /// The planted bug's: the only link the agent is told of.
     shown: Option<usize>,
     pub(crate) sealed_in_words: bool,
     /// The planted bugs': what was reported as done and was not.
     pub(crate) words: Words,
+    memo: Memo,
+    /// PostgreSQL's.
+    pub(crate) pursuit: Pursuit,
+    /// MariaDB's: the copy that is being fetched.
+    pub(crate) copying: Option<Copying>,
+    /// MariaDB's: since when a start waits for the group's word on what becomes of the tail.
+    pub(crate) undecided_since: Option<u64>,
+}
+
+/// What an SQL engine's adapter remembers of one run.
+#[derive(Default)]
+pub(crate) struct Memo {
+    run: u64,
+    /// The channel in force is a certificate's.
+    pub(crate) exclusive: bool,
+    /// PostgreSQL: the last write of the agent's found the disk full; a commit was seen to wait; there is a hot replica,
+    /// and no commit is to wait for it.
+    pub(crate) disk_full: bool,
+    pub(crate) seen_to_wait: bool,
+    pub(crate) unneeded: bool,
+    /// MariaDB: what an earlier run had received was seen to; the guard was asked for, whom it follows and with which
+    /// password, what its counters say.
+    pub(crate) begun: bool,
+    pub(crate) guard: bool,
+    pub(crate) follows: Option<usize>,
+    pub(crate) follows_with: Option<(Nonce, String)>,
+    pub(crate) acks: Acks,
+}
+
+impl Adapter {
+    pub(crate) fn memo_of(&self, run: u64) -> Option<&Memo> {
+        Some(&self.memo).filter(|memo| memo.run == run)
+    }
+
+    pub(crate) fn channel_of(&self, run: u64) -> Option<Nonce> {
+        self.channel.as_ref().filter(|(of, _)| *of == run).map(|(_, name)| name.clone())
+    }
+
+    /// The position right behind the marker that it has, if this agent wrote it.
+    pub(crate) fn marked_at(&self, run: u64, has: Option<&Marker>) -> Option<Position> {
+        let written = self.marked.as_ref().filter(|(of, marker, _)| *of == run && has == Some(marker));
+        written.map(|(.., at)| Position(*at))
+    }
 }
 
 /// See [`Adapter::words`].
@@ -33,62 +81,135 @@ pub(crate) struct Words {
 }
 
 impl World {
-    pub(crate) fn start_redis(&mut self, n: usize) {
-        if self.nodes[n].redis.is_some() || !self.nodes[n].up {
+    pub(crate) fn start_database(&mut self, n: usize) {
+        if self.nodes[n].database.is_some() || !self.nodes[n].up {
             return;
         }
         let run = self.number();
         let named = if self.bug == Some(Bug::RunKeepsItsName) { 0 } else { run };
         let (replid, secret) = (Lineage(self.rng.text()), self.rng.text());
-        let data = self.nodes[n].disk.content();
+        let sql = self.boot_sql(n);
+        let data = match &sql {
+            Some(sql) => self.data_at(sql.tip, self.nodes[n].disk.log.torn),
+            None => self.nodes[n].disk.content(),
+        };
         let mut p = Process::boot(run, Incarnation(format!("n{}-run{named}", n + 1)), replid, secret, data);
+        if let Some(sql) = sql {
+            (p.offset, p.fsync, p.fsync_works, p.sql) = (self.histories.depth(sql.tip), true, true, Some(sql));
+        }
+        if self.bug == Some(Bug::NamesEmptyAtStart) && p.data.marker.is_some() {
+            (p.role, p.open) = (Role::Master, true);
+        }
         if self.bug == Some(Bug::BootsAsMaster) && !self.nodes[n].last_secret.is_empty() {
             p.role = Role::Master;
             p.secret.clone_from(&self.nodes[n].last_secret);
         }
-        self.nodes[n].redis = Some(p);
-        self.tell(|| format!("n{} redis starts, run {run}", n + 1));
+        self.nodes[n].database = Some(p);
+        let kind = self.kind().as_str();
+        self.tell(|| format!("n{} {kind} starts, run {run}", n + 1));
         if self.nodes[n].disk.bad {
             // It cannot open its append-only file for writing.
             return self.after(20_000, move |w| {
-                if w.redis(n, run).is_some() {
-                    w.kill_redis(n, "its disk takes no writes");
+                if w.database(n, run).is_some() {
+                    w.kill_database(n, "its disk takes no writes");
                 }
             });
         }
         let load = self.rng.range(5_000, 200_000);
-        self.after(load, move |w| w.at_redis(n, run, move |w| w.booted(n, run)));
+        self.after(load, move |w| w.at_database(n, run, move |w| w.booted(n, run)));
         let first = self.rng.range(0, 250_000);
         self.after(first, move |w| w.cron(n, run, 0));
     }
 
     fn booted(&mut self, n: usize, run: u64) {
-        if let Some(p) = self.redis(n, run) {
+        if self.kind() == Kind::Postgres {
+            return self.postgres_comes_up(n, run);
+        }
+        if let Some(p) = self.database(n, run) {
             p.loading = false;
         }
     }
 
+    /// What a server of an SQL engine finds on its disk.
+    fn boot_sql(&mut self, n: usize) -> Option<Sql> {
+        let kind = self.kind();
+        let (tip, applied) = match kind {
+            Kind::Redis => return None,
+            Kind::Postgres => self.boot_postgres(n),
+            Kind::Mariadb => self.boot_mariadb(n),
+        };
+        let mut sql = Sql::boot(kind, tip, applied);
+        sql.marker = self.histories.data(applied).marker;
+        sql.source = self.nodes[n].disk.log.source.clone().filter(|_| kind == Kind::Mariadb);
+        if self.bug == Some(Bug::NamesEmptyAtStart) {
+            sql.waits = super::sql::Waits::Nobody;
+        }
+        Some(sql)
+    }
+
+    /// What the adapter remembers of this run; of another it says nothing.
+    pub(crate) fn memo(&mut self, n: usize, boot: u64, run: u64) -> Option<&mut Memo> {
+        let memo = &mut self.agent(n, boot)?.adapter.memo;
+        if memo.run != run {
+            *memo = Memo { run, ..Memo::default() };
+        }
+        Some(memo)
+    }
+
+    pub(crate) fn note(&mut self, n: usize, boot: u64, run: u64, change: impl FnOnce(&mut Memo)) {
+        if let Some(memo) = self.memo(n, boot, run) {
+            change(memo);
+        }
+    }
+
+    pub(crate) fn set_channel(
+        &mut self,
+        n: usize,
+        run: u64,
+        boot: u64,
+        name: &Nonce,
+        exclusive: bool,
+    ) -> Result<(), String> {
+        self.note(n, boot, run, |memo| memo.exclusive = exclusive);
+        if let Some(agent) = self.agent(n, boot) {
+            agent.adapter.channel = Some((run, name.clone()));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn word_marked(&mut self, n: usize, boot: u64, run: u64, marker: &Marker, at: u64) {
+        if let Some(agent) = self.agent(n, boot) {
+            agent.adapter.marked = Some((run, marker.clone(), at));
+        }
+    }
+
     /// SIGKILL: what was in memory is gone, the kernel ends its connections.
-    pub(crate) fn kill_redis(&mut self, n: usize, why: &'static str) {
-        let Some(run) = self.nodes[n].redis.as_ref().map(|p| p.run) else { return };
-        self.tell(|| format!("n{} redis dies: {why}", n + 1));
+    pub(crate) fn kill_database(&mut self, n: usize, why: &'static str) {
+        let Some(run) = self.nodes[n].database.as_ref().map(|p| p.run) else { return };
+        let kind = self.kind().as_str();
+        self.tell(|| format!("n{} {kind} dies: {why}", n + 1));
         self.drop_upstream(n, run);
         self.drop_downstream(n, run, |_| true);
-        self.forget_redis(n);
+        self.forget_database(n);
         let Some(boot) = self.nodes[n].agent.as_ref().map(|a| a.boot) else { return };
         let delay = self.rng.range(200, 5_000);
         self.after(delay, move |w| {
             w.at_agent(n, boot, move |w| {
-                if w.nodes[n].redis.is_none() {
-                    w.agent_event(n, Event::Engine(Engine::Down { why: why.to_owned() }));
+                if w.nodes[n].database.is_none() {
+                    let engine = match w.engine(n) {
+                        Engine::Down { .. } => Engine::Down { why: why.to_owned() },
+                        // Its copy is being made anew.
+                        other => other,
+                    };
+                    w.agent_event(n, Event::Engine(engine));
                 }
             });
         });
     }
 
     /// The process is gone, and nobody is told.
-    pub(crate) fn forget_redis(&mut self, n: usize) {
-        if let Some(p) = self.nodes[n].redis.take() {
+    pub(crate) fn forget_database(&mut self, n: usize) {
+        if let Some(p) = self.nodes[n].database.take() {
             self.nodes[n].last_secret = p.secret;
         }
     }
@@ -103,15 +224,22 @@ impl World {
 
     /// What the adapter reports.
     pub(crate) fn engine(&mut self, n: usize) -> Engine {
+        match self.kind() {
+            Kind::Redis => {}
+            Kind::Postgres => return self.postgres_says(n),
+            Kind::Mariadb => return self.mariadb_says(n),
+        }
         let now = self.now;
         let lies = self.bug == Some(Bug::ClaimsToBeWhole);
-        let Some(p) = self.nodes[n].redis.as_ref() else {
+        let Some(p) = self.nodes[n].database.as_ref() else {
             return self.at_rest(n);
         };
         let mut status = p.status(now);
         status.disk_ok = !self.nodes[n].disk.bad;
         let claimed = match &p.role {
-            Role::Follows(up) if lies => self.nodes[up.source].redis.as_ref().map(|s| (s.status(now), s.data.clone())),
+            Role::Follows(up) if lies => {
+                self.nodes[up.source].database.as_ref().map(|s| (s.status(now), s.data.clone()))
+            }
             _ => None,
         };
         let Some(agent) = &self.nodes[n].agent else { return Engine::Unknown };
@@ -164,28 +292,48 @@ impl World {
                 EngineOp::Start if w.nodes[n].foreign && !w.nodes[n].adopt => {
                     w.engine_done(n, boot, op, Err("data of somebody else".to_owned()));
                 }
+                EngineOp::Start if w.kind() == Kind::Mariadb && w.start_is_put_off(n, boot) => {
+                    w.engine_done(n, boot, op, Ok(()));
+                }
                 EngineOp::Start => {
+                    if w.kind() == Kind::Mariadb {
+                        w.keep_before_start(n, boot);
+                    }
                     // From now on the folder says whose it is.
                     w.nodes[n].foreign = false;
-                    w.start_redis(n);
+                    w.start_database(n);
                     w.engine_done(n, boot, op, Ok(()));
                 }
                 EngineOp::Kill => {
-                    w.kill_redis(n, "its agent killed it");
+                    w.give_up_pursuit(n, boot);
+                    w.kill_database(n, "its agent killed it");
                     w.engine_done(n, boot, op, Ok(()));
                 }
                 EngineOp::Stop => {
+                    w.give_up_pursuit(n, boot);
+                    w.drop_copy(n, boot);
                     w.nodes[n].disk.sync();
-                    w.kill_redis(n, "its agent stopped it");
+                    let waiting = |p: &Process| p.sql.as_ref().is_some_and(|sql| !sql.commits.is_empty());
+                    let orderly = w.nodes[n].database.as_ref().is_some_and(|p| !p.paused && !waiting(p));
+                    w.kill_database(n, "its agent stopped it");
+                    w.nodes[n].disk.log.ended_badly &= !orderly;
                     w.engine_done(n, boot, op, Ok(()));
                 }
                 EngineOp::Reset if w.nodes[n].foreign => w.engine_done(n, boot, op, Ok(())),
                 EngineOp::Reset => {
                     let kept = w.may_be_thrown_away(n, boot);
                     w.check(kept);
-                    w.kill_redis(n, "its agent threw its copy away");
+                    w.give_up_pursuit(n, boot);
+                    w.drop_copy(n, boot);
+                    w.kill_database(n, "its agent threw its copy away");
                     w.nodes[n].disk.replace(&Data::default());
+                    w.nodes[n].disk.log = LogDisk::default();
                     w.engine_done(n, boot, op, Ok(()));
+                }
+                // Whom a copy of PostgreSQL follows is told to its adapter, whether a server runs or not.
+                op if w.kind() == Kind::Postgres && matches!(op, EngineOp::Follow { .. }) => {
+                    let result = w.execute_postgres(n, 0, boot, &op);
+                    w.engine_done(n, boot, op, result);
                 }
                 op => w.command(n, boot, op),
             }
@@ -193,7 +341,7 @@ impl World {
     }
 
     fn command(&mut self, n: usize, boot: u64, op: EngineOp) {
-        let Some(run) = self.nodes[n].redis.as_ref().map(|p| p.run) else {
+        let Some(run) = self.nodes[n].database.as_ref().map(|p| p.run) else {
             return self.engine_done(n, boot, op, Err("nobody listens".to_owned()));
         };
         let call = self.number();
@@ -203,7 +351,10 @@ impl World {
         let late = op.clone();
         self.after(PATIENCE_US, move |w| w.no_answer(n, boot, call, late));
         // A stopped process has the command in its socket, and executes it when it wakes, whoever asked.
-        self.at_redis(n, run, move |w| {
+        self.at_database(n, run, move |w| {
+            if let (Kind::Mariadb, EngineOp::Mark(_)) = (w.kind(), &op) {
+                return w.mark_mariadb(n, run, boot, call, op);
+            }
             let before = w.rng.chance(w.mix.op_fails);
             let result = if before { Err("connection lost".to_owned()) } else { w.execute(n, run, boot, &op) };
             let result = if w.rng.chance(w.mix.op_fails) { Err("answer lost".to_owned()) } else { result };
@@ -219,12 +370,18 @@ impl World {
         }
     }
 
-    fn engine_done(&mut self, n: usize, boot: u64, op: EngineOp, result: Result<(), String>) {
+    pub(crate) fn engine_done(&mut self, n: usize, boot: u64, mut op: EngineOp, result: Result<(), String>) {
         if let Some(agent) = self.agent(n, boot) {
             agent.call = 0;
         }
-        let silent = self.nodes[n].redis.as_ref().is_some_and(|p| p.paused);
-        let incarnation = self.nodes[n].redis.as_ref().map(|p| p.incarnation.clone());
+        if let (Kind::Postgres, EngineOp::Channel { exclusive: false, secret, .. }) = (self.kind(), &mut op)
+            && let Some(sql) = self.nodes[n].database.as_ref().and_then(|p| p.sql.as_ref())
+        {
+            // A copy cannot change accounts: the password in force is the group's.
+            *secret = election::Secret::new(chain(self.histories.system(sql.tip)));
+        }
+        let silent = self.nodes[n].database.as_ref().is_some_and(|p| p.paused);
+        let incarnation = self.nodes[n].database.as_ref().map(|p| p.incarnation.clone());
         let engine = if silent { Engine::Silent { since: Millis::default(), incarnation } } else { self.engine(n) };
         let delay = self.rng.range(100, 2_000);
         self.after(delay, move |w| {
@@ -234,11 +391,23 @@ impl World {
 
     /// The commands themselves, in the order the adapter sends them.
     fn execute(&mut self, n: usize, run: u64, boot: u64, op: &EngineOp) -> Result<(), String> {
-        let (now, bug) = (self.now, self.bug);
-        let Some(p) = self.redis(n, run) else { return Err("nobody listens".to_owned()) };
-        if p.loading {
-            return Err("LOADING Redis is loading the dataset in memory".to_owned());
+        let Some(p) = self.database(n, run) else { return Err("nobody listens".to_owned()) };
+        let follows = matches!(op, EngineOp::Follow { .. } | EngineOp::Fence | EngineOp::Keep { .. });
+        if p.loading && !(p.sql.is_some() && follows) {
+            return Err("it is loading its data".to_owned());
         }
+        let done = match self.kind() {
+            Kind::Redis => self.execute_redis(n, run, boot, op),
+            Kind::Postgres => self.execute_postgres(n, run, boot, op),
+            Kind::Mariadb => self.execute_mariadb(n, run, boot, op),
+        };
+        self.watch_need(n);
+        done
+    }
+
+    fn execute_redis(&mut self, n: usize, run: u64, boot: u64, op: &EngineOp) -> Result<(), String> {
+        let (now, bug) = (self.now, self.bug);
+        let Some(p) = self.database(n, run) else { return Err("nobody listens".to_owned()) };
         match op {
             EngineOp::Start | EngineOp::Kill | EngineOp::Stop | EngineOp::Reset => {}
             EngineOp::Seal => self.seal(n, run, boot),
@@ -300,7 +469,6 @@ impl World {
             EngineOp::Quiesce { .. } => p.quiesced = true,
             EngineOp::Release => self.release(n, run),
         }
-        self.watch_need(n);
         Ok(())
     }
 
@@ -334,7 +502,7 @@ impl World {
         if self.bug != Some(Bug::ReleasedBeforeTheDrop) || !drops || proposal.record.epoch > record.epoch {
             return;
         }
-        let Some(p) = self.nodes[n].redis.as_mut().filter(|p| p.is_master()) else { return };
+        let Some(p) = self.nodes[n].database.as_mut().filter(|p| p.is_master()) else { return };
         let (run, guard) = (p.run, std::mem::replace(&mut p.guard, false));
         let need = p.data.need;
         self.word(n, boot, |words| (words.guard, words.need) = (Some(guard), need));
@@ -366,7 +534,7 @@ impl World {
             }
         }
         let same = self.bug == Some(Bug::SecretNeverChanges);
-        let Some(p) = self.redis(n, run) else { return Err("nobody listens".to_owned()) };
+        let Some(p) = self.database(n, run) else { return Err("nobody listens".to_owned()) };
         if let Some((_, secret)) = channel {
             secret.clone_into(&mut p.primary_auth);
         }
@@ -387,7 +555,7 @@ impl World {
         let early = self.bug == Some(Bug::OpensInPromoting);
         self.drop_upstream(n, run);
         self.drop_downstream(n, run, |_| true);
-        let Some(p) = self.redis(n, run) else { return };
+        let Some(p) = self.database(n, run) else { return };
         if !p.is_master() {
             p.role = Role::Master;
             p.rename_history(replid);
@@ -407,7 +575,7 @@ impl World {
     fn fsync(&mut self, n: usize, run: u64, always: bool) -> Result<(), String> {
         let really = always && self.bug != Some(Bug::FsyncDoesNothing);
         let node = &mut self.nodes[n];
-        let Some(p) = node.redis.as_mut().filter(|p| p.run == run) else { return Err("nobody listens".to_owned()) };
+        let Some(p) = node.database.as_mut().filter(|p| p.run == run) else { return Err("nobody listens".to_owned()) };
         if always && !p.append_only {
             return Err("the append-only file is off, or its last write failed".to_owned());
         }
@@ -423,7 +591,7 @@ impl World {
     fn write(&mut self, n: usize, run: u64, entry: Entry) -> Result<u64, String> {
         let now = self.now;
         let node = &mut self.nodes[n];
-        let Some(p) = node.redis.as_mut().filter(|p| p.run == run) else { return Err("nobody listens".to_owned()) };
+        let Some(p) = node.database.as_mut().filter(|p| p.run == run) else { return Err("nobody listens".to_owned()) };
         if !p.is_master() {
             return Err("READONLY You can't write against a read only replica.".to_owned());
         }
@@ -455,22 +623,22 @@ impl World {
     ) -> Result<(), String> {
         let half = self.rng.chance(self.mix.op_fails);
         let raises = self.bug != Some(Bug::NeedNotRaised);
-        if exclusive && raises && self.redis(n, run).is_some_and(|p| p.data.need == Some(false)) {
+        if exclusive && raises && self.database(n, run).is_some_and(|p| p.data.need == Some(false)) {
             self.write(n, run, Entry::Need(true))?;
         }
         if half {
             return Err("connection lost half-way".to_owned());
         }
         let keeps = exclusive && self.bug == Some(Bug::ChannelNotExclusive);
-        let candidate = self.redis(n, run).and_then(|p| p.downstream.first().map(|d| d.node));
-        if let Some(p) = self.redis(n, run) {
+        let candidate = self.database(n, run).and_then(|p| p.downstream.first().map(|d| d.node));
+        if let Some(p) = self.database(n, run) {
             p.former_secret.clone_from(&p.secret);
             if !keeps {
                 secret.clone_into(&mut p.secret);
             }
         }
         if self.bug == Some(Bug::SecretNeverChanges)
-            && let Some(p) = self.redis(n, run)
+            && let Some(p) = self.database(n, run)
         {
             "always the same".clone_into(&mut p.secret);
         }
@@ -484,8 +652,8 @@ impl World {
         Ok(())
     }
 
-    fn release(&mut self, n: usize, run: u64) {
-        let Some(p) = self.redis(n, run) else { return };
+    pub(crate) fn release(&mut self, n: usize, run: u64) {
+        let Some(p) = self.database(n, run) else { return };
         p.quiesced = false;
         let held = std::mem::take(&mut p.held);
         held.into_iter().for_each(|task| task(self));
@@ -493,7 +661,7 @@ impl World {
 
     /// Whether the settings that decide about acknowledgements fit the record, whenever either changes.
     pub(crate) fn watch_need(&mut self, n: usize) {
-        let Some(p) = &self.nodes[n].redis else { return };
+        let Some(p) = &self.nodes[n].database else { return };
         let waits = checks::waits_for_the_replica(&self.consul, n, p, self.sync());
         let disks = checks::disks_hold_what_is_promised(&self.consul, n, p);
         let result = waits.and(checks::alone_only_on_disk(&self.consul, n, p, self.sync())).and(disks);

@@ -7,6 +7,9 @@ use super::world::{World, index_of, name};
 use agent::step::Event;
 use election::{Command, CommandOp, Memory, NodeId, Record, Stamp};
 
+/// What an operator says of how long transactions may go on in a switchover.
+const GRACES_MS: [Option<u64>; 4] = [None, Some(0), Some(600), Some(4_000)];
+
 impl World {
     /// Faults come until `end`.
     pub(crate) fn trouble(&mut self, end: u64) {
@@ -35,7 +38,7 @@ impl World {
         self.after(delay, move |w| {
             w.faults += 1;
             match w.rng.range(0, 7) {
-                0 => w.kill_redis(n, "SIGKILL"),
+                0 => w.kill_database(n, "SIGKILL"),
                 1 => w.kill_node(n),
                 2 => w.cut_power(n),
                 3 => w.pause(n, true, true),
@@ -90,14 +93,14 @@ impl World {
         let now = self.now;
         self.story.note(now, &[5, fault as u64, n as u64]);
         match fault {
-            Fault::KillRedis => self.kill_redis(n, "SIGKILL"),
-            Fault::MasterRedis => {
+            Fault::KillDatabase => self.kill_database(n, "SIGKILL"),
+            Fault::MasterDatabase => {
                 let n = self.master();
-                self.kill_redis(n, "SIGKILL");
+                self.kill_database(n, "SIGKILL");
             }
-            Fault::ReplicaRedis => {
+            Fault::ReplicaDatabase => {
                 let n = self.replica();
-                self.kill_redis(n, "SIGKILL");
+                self.kill_database(n, "SIGKILL");
             }
             Fault::KillAgent => self.stop_agent(n),
             Fault::KillNode => self.kill_node(n),
@@ -106,7 +109,7 @@ impl World {
                 self.kill_node(n);
             }
             Fault::PowerLoss => self.cut_power(n),
-            Fault::PauseRedis => self.pause(n, false, true),
+            Fault::PauseDatabase => self.pause(n, false, true),
             Fault::PauseAgent => self.pause(n, true, false),
             Fault::PauseNode => self.pause(n, true, true),
             Fault::MasterPause => {
@@ -140,7 +143,7 @@ impl World {
 
     fn kill_node(&mut self, n: usize) {
         self.stop_agent(n);
-        self.kill_redis(n, "SIGKILL of the whole node");
+        self.kill_database(n, "SIGKILL of the whole node");
     }
 
     /// The machine is off: nobody is told, and what had not reached the disk is gone.
@@ -158,7 +161,7 @@ impl World {
     pub(crate) fn cut_power_with(&mut self, n: usize, lag: u64) {
         self.tell(|| format!("n{} loses power", n + 1));
         self.kill_agent(n);
-        self.forget_redis(n);
+        self.forget_database(n);
         let now = self.now;
         self.nodes[n].disk.lose_power(now, lag);
         self.nodes[n].up = false;
@@ -189,33 +192,34 @@ impl World {
         self.start_agent(n);
     }
 
-    fn pause(&mut self, n: usize, agent: bool, redis: bool) {
+    fn pause(&mut self, n: usize, agent: bool, database: bool) {
         let back = self.for_a_while();
-        self.stop(n, agent, redis);
+        self.stop(n, agent, database);
         self.after(back, move |w| w.wake(n));
     }
 
     /// SIGSTOP.
-    pub(crate) fn stop(&mut self, n: usize, agent: bool, redis: bool) {
-        let what = match (agent, redis) {
-            (true, true) => "agent and redis are",
-            (true, false) => "agent is",
-            _ => "redis is",
+    pub(crate) fn stop(&mut self, n: usize, agent: bool, database: bool) {
+        let kind = self.kind().as_str();
+        let what = match (agent, database) {
+            (true, true) => format!("agent and {kind} are"),
+            (true, false) => "agent is".to_owned(),
+            _ => format!("{kind} is"),
         };
         self.tell(|| format!("n{} {what} stopped", n + 1));
         if let Some(a) = self.nodes[n].agent.as_mut().filter(|_| agent) {
             a.paused = true;
         }
-        if let Some(p) = self.nodes[n].redis.as_mut().filter(|_| redis) {
+        if let Some(p) = self.nodes[n].database.as_mut().filter(|_| database) {
             p.paused = true;
         }
     }
 
     /// What arrived meanwhile is taken in now, oldest first; of two processes either may come first.
     pub(crate) fn wake(&mut self, n: usize) {
-        let redis_first = self.rng.chance(500);
-        if redis_first {
-            self.wake_redis(n);
+        let database_first = self.rng.chance(500);
+        if database_first {
+            self.wake_database(n);
         }
         if let Some(agent) = self.nodes[n].agent.as_mut().filter(|a| a.paused) {
             agent.paused = false;
@@ -223,16 +227,17 @@ impl World {
             self.tell(|| format!("n{} agent wakes", n + 1));
             inbox.into_iter().for_each(|task| self.at_agent(n, boot, task));
         }
-        self.wake_redis(n);
+        self.wake_database(n);
     }
 
-    fn wake_redis(&mut self, n: usize) {
+    fn wake_database(&mut self, n: usize) {
         let now = self.now;
-        let Some(p) = self.nodes[n].redis.as_mut().filter(|p| p.paused) else { return };
+        let Some(p) = self.nodes[n].database.as_mut().filter(|p| p.paused) else { return };
         (p.paused, p.awake_since) = (false, now);
         let (run, inbox) = (p.run, std::mem::take(&mut p.inbox));
-        self.tell(|| format!("n{} redis wakes", n + 1));
-        inbox.into_iter().for_each(|task| self.at_redis(n, run, task));
+        let kind = self.kind().as_str();
+        self.tell(|| format!("n{} {kind} wakes", n + 1));
+        inbox.into_iter().for_each(|task| self.at_database(n, run, task));
     }
 
     /// Splits all ends, Consul and proxies among them, in two.
@@ -315,6 +320,7 @@ impl World {
         let stale = u64::from(self.rng.chance(100));
         let mut request = self.request(target);
         request.expect_epoch = request.expect_epoch.saturating_sub(stale);
+        request.grace_ms = GRACES_MS[usize::try_from(self.number()).unwrap_or_default() % GRACES_MS.len()];
         self.ask_group(request);
     }
 
@@ -350,8 +356,13 @@ impl World {
             return None;
         }
         let master = self.master();
-        let may = |n: &usize| *n != master && self.mix.priorities[*n] > 0 && !self.nodes[*n].foreign;
+        let may = |n: &usize| {
+            *n != master && self.mix.priorities[*n] > 0 && !self.nodes[*n].foreign && !self.holds_what_nobody_has(*n)
+        };
         let able: Vec<usize> = (0..self.mix.nodes).filter(may).collect();
+        if able.is_empty() {
+            return None;
+        }
         let target = able[self.rng.index(able.len())];
         let target = self.rng.chance(600).then(|| name(target));
         Some(self.request(target))
@@ -359,9 +370,12 @@ impl World {
 
     /// A client's FLUSHALL takes the marker, and what stands beside it, away.
     pub(crate) fn flush_all(&mut self) {
+        if self.is_sql() {
+            return self.meddle();
+        }
         let (n, now) = (self.master(), self.now);
         let node = &mut self.nodes[n];
-        let Some(p) = node.redis.as_mut() else { return };
+        let Some(p) = node.database.as_mut() else { return };
         if p.paused || !p.open || !p.is_master() || p.guard_refuses() || p.quiesced {
             return;
         }
@@ -373,7 +387,7 @@ impl World {
     }
 
     pub(crate) fn break_link(&mut self, n: usize) {
-        let Some(run) = self.nodes[n].redis.as_ref().map(|p| p.run) else { return };
+        let Some(run) = self.nodes[n].database.as_ref().map(|p| p.run) else { return };
         self.tell(|| format!("n{}'s replication link breaks", n + 1));
         self.drop_upstream(n, run);
     }
@@ -394,7 +408,7 @@ impl World {
                 self.kill_agent(n); // Its drain has had its time.
             }
             self.start_agent(n);
-            if self.nodes[n].redis.is_none() {
+            if self.nodes[n].database.is_none() {
                 self.agent_event(n, Event::Engine(election::Engine::Down { why: "found so".to_owned() }));
             }
         }

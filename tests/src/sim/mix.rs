@@ -2,16 +2,17 @@
 
 use super::quiet::Manners;
 use super::rng::Rng;
+use config::Engine as Kind;
 use election::{Durability, Policy, Reads, WithoutReplica};
 
 /// The kinds of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    KillRedis,
+    KillDatabase,
     KillAgent,
     KillNode,
     PowerLoss,
-    PauseRedis,
+    PauseDatabase,
     PauseAgent,
     PauseNode,
     Partition,
@@ -20,10 +21,10 @@ pub(crate) enum Fault {
     CutFromConsul,
     Switchover,
     Flush,
-    MasterRedis,
+    MasterDatabase,
     MasterNode,
     MasterPause,
-    ReplicaRedis,
+    ReplicaDatabase,
     BreakLink,
     Pause,
     Force,
@@ -37,11 +38,11 @@ pub(crate) enum Fault {
 }
 
 const FAULTS: [Fault; 27] = [
-    Fault::KillRedis,
+    Fault::KillDatabase,
     Fault::KillAgent,
     Fault::KillNode,
     Fault::PowerLoss,
-    Fault::PauseRedis,
+    Fault::PauseDatabase,
     Fault::PauseAgent,
     Fault::PauseNode,
     Fault::Partition,
@@ -50,10 +51,10 @@ const FAULTS: [Fault; 27] = [
     Fault::CutFromConsul,
     Fault::Switchover,
     Fault::Flush,
-    Fault::MasterRedis,
+    Fault::MasterDatabase,
     Fault::MasterNode,
     Fault::MasterPause,
-    Fault::ReplicaRedis,
+    Fault::ReplicaDatabase,
     Fault::BreakLink,
     Fault::Pause,
     Fault::Force,
@@ -72,6 +73,7 @@ const READING: u64 = 300;
 /// One seed's world.
 #[derive(Debug, Clone)]
 pub(crate) struct Mix {
+    pub(crate) engine: Kind,
     pub(crate) nodes: usize,
     pub(crate) priorities: Vec<u32>,
     pub(crate) policy: Policy,
@@ -91,6 +93,8 @@ pub(crate) struct Mix {
     pub(crate) reading: Vec<u64>,
     /// In a thousand: a fault right after the record has changed, and an agent's end in the middle of an effect.
     pub(crate) ambush: [u64; 2],
+    /// In a thousand commits of an SQL engine: their clients do not wait for long.
+    pub(crate) impatient: u64,
 }
 
 impl Mix {
@@ -126,6 +130,7 @@ impl Mix {
         policy.fsync = rng.chance(250);
         let pace = [800_000, 2_000_000, 5_000_000][rng.index(3)];
         Self {
+            engine: Kind::Redis,
             nodes,
             priorities,
             policy,
@@ -140,12 +145,31 @@ impl Mix {
             stubborn: rng.chance(500),
             reading: vec![READING; proxies.len()],
             proxies,
+            impatient: 0,
         }
+    }
+
+    /// The same group of another engine, and what that has of its own.
+    pub(crate) fn with(mut self, engine: Kind, rng: &mut Rng) -> Self {
+        self.engine = engine;
+        if engine == Kind::Redis {
+            return self;
+        }
+        (self.policy.fsync, self.policy.reads) = (true, Reads::Local);
+        self.faults.retain(|fault| *fault != Fault::Fsync);
+        if self.faults.is_empty() {
+            self.faults.push(Fault::KillNode);
+        }
+        let manners = if engine == Kind::Postgres { Manners::SQL } else { [Manners::Carries; 2] };
+        self.proxies.iter_mut().for_each(|proxy| *proxy = manners[rng.index(manners.len())]);
+        self.impatient = if rng.chance(500) { rng.range(0, 400) } else { 0 };
+        self
     }
 
     /// A group in which nothing goes wrong by itself.
     pub(crate) fn calm_group(nodes: usize, policy: Policy) -> Self {
         Self {
+            engine: Kind::Redis,
             nodes,
             priorities: vec![100; nodes],
             policy,
@@ -160,6 +184,7 @@ impl Mix {
             stubborn: false,
             proxies: vec![Manners::Holds; 2],
             reading: vec![READING; 2],
+            impatient: 0,
         }
     }
 
@@ -167,6 +192,7 @@ impl Mix {
     pub(crate) fn calm(&mut self) {
         self.txn = [0; 3];
         self.ambush = [0; 2];
+        self.impatient = 0;
         (self.drop, self.slow, self.op_fails, self.late_views) = (0, 0, 0, 0);
     }
 }

@@ -1,34 +1,41 @@
 //! A group under faults, on virtual time, from one seed: the real step of the agent and the real election, on models
-//! of Consul, Redis, disks and the network, one thread, no clock, no chance but the seed's.
+//! of Consul, Redis, PostgreSQL, MariaDB, disks and the network, one thread, no clock, no chance but the seed's.
 //!
 //! The models have the real things' defects: Consul's transactions may be lost, applied without an answer, or late;
 //! Redis promotes anything, counts any replica for WAIT, is wiped by a full resync, loses what was not fsynced with
-//! the machine. Clients write all the time; what was acknowledged must stay.
+//! the machine; those of the SQL engines are told in `sql.rs`. Clients write all the time; what was acknowledged must
+//! stay.
 
 mod adoption;
 mod bugs;
 mod checks;
 mod client;
+mod commits;
 mod consul;
 mod data;
 mod engine;
 mod faults;
+mod history;
 mod kv;
+mod mariadb;
 mod mix;
 mod node;
 mod operator;
+mod postgres;
+mod process;
 mod promises;
 mod quiet;
-mod redis;
 mod replication;
 pub(crate) mod rng;
 mod scenarios;
 mod script;
+mod sql;
 mod story;
 mod world;
 
 pub use adoption::{Adoption, adopt};
 pub use bugs::Bug;
+use config::Engine;
 pub use kv::{Kv, Pair};
 pub use rng::Rng;
 pub use scenarios::{Case, play};
@@ -61,6 +68,8 @@ const SWITCHED_US: u64 = 30_000_000;
 pub struct Outcome {
     /// The seed.
     pub seed: u64,
+    /// The engine of its group.
+    pub engine: Engine,
     /// What was wrong first, if anything was.
     pub failure: Option<String>,
     /// Why the group does not serve at the end though nothing was wrong.
@@ -73,6 +82,8 @@ pub struct Outcome {
     pub epochs: u64,
     /// Acknowledged writes that the record itself declared lost, with both copies, one by a power cut.
     pub declared_lost: u64,
+    /// Answers of the kind that the documents except: success that no copy had.
+    pub exceptions: u64,
     /// Faults that struck.
     pub faults: u64,
     /// Virtual milliseconds.
@@ -81,9 +92,14 @@ pub struct Outcome {
     pub story: Vec<String>,
 }
 
+/// The engine that a seed draws, where none is asked for.
+pub fn engine_of(seed: u64) -> Engine {
+    [Engine::Redis, Engine::Postgres, Engine::Mariadb][usize::try_from(seed % 3).unwrap_or_default()]
+}
+
 /// Runs one seed; with `bug`, on models that are wired wrongly in that way; with `telling`, keeping the story.
-pub fn run(seed: u64, bug: Option<Bug>, telling: bool) -> Outcome {
-    let mut w = World::new(seed, bug, telling);
+pub fn run(seed: u64, engine: Engine, bug: Option<Bug>, telling: bool) -> Outcome {
+    let mut w = World::new(seed, engine, bug, telling);
     for n in 0..w.mix.nodes {
         let at = w.rng.range(0, 300_000);
         w.after(at, move |w| w.start_agent(n));
@@ -97,12 +113,14 @@ pub fn run(seed: u64, bug: Option<Bug>, telling: bool) -> Outcome {
     let halted = if w.failure.is_none() { recover(&mut w) } else { None };
     Outcome {
         seed,
+        engine,
         failure: w.failure.clone(),
         halted,
         hash: w.story.hash(),
         acknowledged: w.ledger.acknowledged,
         epochs: w.ledger.epochs,
         declared_lost: w.ledger.declared_lost,
+        exceptions: w.ledger.exceptions,
         faults: w.faults,
         virtual_ms: w.now / 1_000,
         story: w.story.into_lines(),
@@ -149,7 +167,11 @@ fn serves_again(w: &mut World, end: u64) -> bool {
         if w.consul.lost.is_some() && looked > HEALED_US + CALM_US {
             w.restore_record();
         }
-        if w.serves_since(looked - 400_000) && w.attended() {
+        if looked > HEALED_US + CALM_US {
+            w.release_what_blocks_a_copy();
+        }
+        let errant = looked > HEALED_US + CALM_US && w.look_after_errant_copies();
+        if w.serves_since(looked - 400_000) && w.attended() && !w.leaks_unnoticed() && !errant {
             let lost = w.nothing_is_lost();
             w.check(lost);
             return w.failure.is_none();
@@ -169,6 +191,7 @@ fn switch_over(w: &mut World) {
     let mut asked = false;
     while w.now < end && w.failure.is_none() {
         asked = asked || w.ask_group(request.clone());
+        w.release_what_blocks_a_copy();
         let looked = w.now + 250_000;
         while w.step(looked) {}
         w.now = w.now.max(looked);
@@ -185,9 +208,15 @@ fn switch_over(w: &mut World) {
     w.fail(format!("a planned switchover to {:?} does not come about: {stands}", request.target));
 }
 
-/// Runs `seeds` from `first` on every core and hands each outcome to `each`, in whatever order they end, until it says
+/// Runs `seeds` from `first`, of one engine or of that which each draws, on every core and hands each outcome to `each`, in whatever order they end, until it says
 /// that it has seen enough.
-pub fn run_many(first: u64, seeds: u64, bug: Option<Bug>, mut each: impl FnMut(Outcome) -> ControlFlow<()>) {
+pub fn run_many(
+    first: u64,
+    seeds: u64,
+    engine: Option<Engine>,
+    bug: Option<Bug>,
+    mut each: impl FnMut(Outcome) -> ControlFlow<()>,
+) {
     let next = AtomicU64::new(first);
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     std::thread::scope(|scope| {
@@ -198,7 +227,9 @@ pub fn run_many(first: u64, seeds: u64, bug: Option<Bug>, mut each: impl FnMut(O
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     // Nobody listens any more: enough was seen.
-                    if seed >= first + seeds || ended.send(run(seed, bug, false)).is_err() {
+                    if seed >= first + seeds
+                        || ended.send(run(seed, engine.unwrap_or(engine_of(seed)), bug, false)).is_err()
+                    {
                         return;
                     }
                 }

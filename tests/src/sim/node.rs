@@ -69,7 +69,7 @@ impl World {
         let boot = self.number();
         let me = Me {
             id: name(n),
-            database: super::redis::address(n),
+            database: super::process::address(n),
             zone: None,
             priority: self.mix.priorities[n],
             adopt: self.nodes[n].adopt || (self.bug == Some(Bug::BootstrapsAgain) && self.consul.record.is_none()),
@@ -435,7 +435,7 @@ impl World {
 
     /// The member record follows what is known, written on change only.
     fn register(&mut self, n: usize, boot: u64) {
-        let keeps = self.bug != Some(Bug::BootstrapsAgain);
+        let (keeps, kind) = (self.bug != Some(Bug::BootstrapsAgain), self.kind());
         let Some(agent) = self.agent(n, boot) else { return };
         let Some(session) = agent.session.clone() else { return };
         let me = agent.step.me();
@@ -451,9 +451,9 @@ impl World {
             address: me.database.host.clone(),
             port: me.database.port,
             agent: format!("{}:7400", me.id),
-            engine: "redis".to_owned(),
-            version: "7.0.15".to_owned(),
-            databases: Some(16),
+            engine: kind.as_str().to_owned(),
+            version: "1".to_owned(),
+            databases: None,
             zone: None,
             role,
             incarnation,
@@ -520,7 +520,7 @@ impl World {
     /// The planted bug's: back behind whoever was master, and sealed in words.
     fn unseal(&mut self, n: usize, boot: u64) {
         let master = self.master();
-        let Some(run) = self.nodes[n].redis.as_ref().filter(|p| !p.is_master() && master != n).map(|p| p.run) else {
+        let Some(run) = self.nodes[n].database.as_ref().filter(|p| !p.is_master() && master != n).map(|p| p.run) else {
             return;
         };
         self.replica_of(n, run, Some(master));
@@ -588,17 +588,17 @@ impl World {
             return self.after(20 * MS, move |w| w.ask(n, boot));
         }
         agent.asking = question;
-        let Some(run) = self.nodes[n].redis.as_ref().map(|p| p.run) else {
-            let down = self.at_rest(n);
+        let Some(run) = self.nodes[n].database.as_ref().map(|p| p.run) else {
+            let down = self.engine(n);
             return self.asked(n, boot, question, down);
         };
         self.after(PATIENCE_US, move |w| {
-            let incarnation = w.nodes[n].redis.as_ref().map(|p| p.incarnation.clone());
+            let incarnation = w.nodes[n].database.as_ref().map(|p| p.incarnation.clone());
             w.asked(n, boot, question, Engine::Silent { since: Millis::default(), incarnation });
         });
         let delay = self.rng.range(100, 1_000);
         self.after(delay, move |w| {
-            w.at_redis(n, run, move |w| {
+            w.at_database(n, run, move |w| {
                 let engine = w.engine(n);
                 w.asked(n, boot, question, engine);
             });
@@ -629,8 +629,8 @@ impl World {
                     w.at_agent(n, boot, move |w| w.knocked(n, target, sighting));
                 });
             };
-            match w.nodes[target].redis.as_ref().map(|p| p.run) {
-                Some(run) => w.at_redis(target, run, move |w| heard(w, Sighting::Heard)),
+            match w.nodes[target].database.as_ref().map(|p| p.run) {
+                Some(run) => w.at_database(target, run, move |w| heard(w, Sighting::Heard)),
                 None => heard(w, Sighting::Refused),
             }
         });

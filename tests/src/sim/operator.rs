@@ -6,7 +6,7 @@ use super::checks::ensure;
 use super::world::{World, index_of, name};
 use election::{
     Command, CommandOp, Duty, Engine, Identity, Incarnation, Memory, NodeId, Nonce, Phase, Previous, Proposal, Reason,
-    Record,
+    Record, WithoutReplica,
 };
 
 /// A draining master asks for its hand-over again after this long, as the driver does.
@@ -14,6 +14,9 @@ const HAND_OVER_AGAIN_US: u64 = 5_000_000;
 
 /// A transaction that is lost on its way may be applied this much later.
 pub(crate) const LATE_TXN_US: u64 = 4_000_000;
+
+/// How long a second agent waits for the answer of the first.
+const SAME_NAME_PATIENCE_US: u64 = 1_000_000;
 
 impl World {
     pub(crate) fn pause_group(&mut self) {
@@ -68,6 +71,28 @@ impl World {
         self.ask_group(command);
     }
 
+    /// An operator throws away what no agent may: copies with transactions that nobody else has. Whether there is one.
+    pub(crate) fn look_after_errant_copies(&mut self) -> bool {
+        let Some(errant) = (0..self.mix.nodes).find(|n| self.is_errant(*n)) else { return false };
+        let id = name(errant);
+        let named = self.consul.truth().is_some_and(|r| r.is_master(&id) || r.is_replica(&id));
+        if !named {
+            self.reinit(errant);
+        }
+        true
+    }
+
+    /// MariaDB: while a commit waits no copy can be made, and with `without_replica = "block"` it waits for a copy. The
+    /// documents say how an operator ends that.
+    pub(crate) fn release_what_blocks_a_copy(&mut self) {
+        let copies = self.nodes.iter().filter_map(|n| n.agent.as_ref()).any(|a| a.adapter.copying.is_some());
+        if copies && self.consul.unblock() {
+            self.tell(|| "an operator sets without_replica=continue".to_owned());
+            self.mix.policy.without_replica = WithoutReplica::Continue;
+            self.consul_changed();
+        }
+    }
+
     /// By way of Consul, or by a signal.
     pub(crate) fn ask_to_drain(&mut self, n: usize) {
         if self.rng.chance(500) {
@@ -75,10 +100,57 @@ impl World {
             self.ask_group(command);
             return;
         }
+        self.interrupt(n);
+    }
+
+    /// SIGTERM: the agent ends its session and itself; its database goes on.
+    pub(crate) fn dismiss(&mut self, n: usize) {
+        let Some(boot) = self.nodes[n].agent.as_ref().map(|a| a.boot) else { return };
+        self.end_session_of(n, boot);
+        self.tell(|| format!("n{} agent is told to leave", n + 1));
+        self.kill_agent(n);
+    }
+
+    /// SIGINT: it drains.
+    pub(crate) fn interrupt(&mut self, n: usize) {
         let now = self.millis(n);
         if let Some(agent) = self.nodes[n].agent.as_mut().filter(|a| !a.paused) {
             agent.step.drain(now);
             self.tell(|| format!("n{} is to be drained", n + 1));
+        }
+    }
+
+    /// Somebody starts a second agent of a node's name. It asks at the address that the first has left in Consul, as the
+    /// driver does: when another run answers it refuses to start, else it is the node's agent from now on.
+    pub(crate) fn start_second(&mut self, n: usize) {
+        let end = self.proxy_end(0);
+        let known = self.consul.view().members.contains_key(&name(n));
+        let asked = self.number();
+        self.asking_first = Some(asked);
+        self.after(SAME_NAME_PATIENCE_US, move |w| {
+            if w.asking_first.take_if(|asking| *asking == asked).is_some() {
+                w.tell(|| format!("nobody answers a second agent of n{}, and it starts", n + 1));
+                w.start_agent(n);
+            }
+        });
+        if !known {
+            return;
+        }
+        self.send(end, n, move |w| {
+            let Some(boot) = w.nodes[n].agent.as_ref().map(|a| a.boot) else { return };
+            w.at_agent(n, boot, move |w| {
+                w.send(n, end, move |w| {
+                    if w.asking_first.take_if(|asking| *asking == asked).is_some() {
+                        w.tell(|| format!("a second agent of n{} refuses to start: the first answers", n + 1));
+                    }
+                });
+            });
+        });
+    }
+
+    fn end_session_of(&mut self, n: usize, boot: u64) {
+        if let Some(session) = self.agent(n, boot).and_then(|a| a.session.clone()).filter(|_| self.has_consul(n)) {
+            self.consul.end_session(&session);
         }
     }
 
@@ -110,9 +182,7 @@ impl World {
 
     /// The agent ends its session and itself; some time later somebody starts it again.
     fn leave(&mut self, n: usize, boot: u64) {
-        if let Some(session) = self.agent(n, boot).and_then(|a| a.session.clone()).filter(|_| self.has_consul(n)) {
-            self.consul.end_session(&session);
-        }
+        self.end_session_of(n, boot);
         self.tell(|| format!("n{} is drained and leaves", n + 1));
         let back = if self.now >= HEALED_US { 0 } else { self.for_a_while() };
         self.after(0, move |w| {
@@ -145,8 +215,8 @@ impl World {
 
     /// A write that the disk does not take: refused, and under `appendfsync always` the end of the process.
     pub(crate) fn write_fails(&mut self, n: usize) {
-        if self.nodes[n].redis.as_ref().is_some_and(|p| p.fsync) {
-            self.kill_redis(n, "its disk takes no writes, and every write must be on it");
+        if self.nodes[n].database.as_ref().is_some_and(|p| p.fsync) {
+            self.kill_database(n, "its disk takes no writes, and every write must be on it");
         }
     }
 
@@ -198,7 +268,7 @@ impl World {
             return false;
         }
         let runs = |(id, run): &(&NodeId, &Incarnation)| {
-            let process = index_of(id).and_then(|n| self.nodes[n].redis.as_ref());
+            let process = index_of(id).and_then(|n| self.nodes[n].database.as_ref());
             process.is_some_and(|p| p.incarnation == **run)
         };
         let record = if named.iter().all(runs) { restored(newest) } else { renewed(newest) };
@@ -213,7 +283,7 @@ impl World {
     /// The last way out of a halt: an operator takes the node whose copy holds most.
     pub(crate) fn force_the_best(&mut self) -> bool {
         let able = |n: &usize| matches!(self.nodes[*n].agent.as_ref().map(|a| a.step.engine()), Some(Engine::Up(_)));
-        let held = |n: &usize| self.nodes[*n].redis.as_ref().map_or(0, |p| p.data.writes.count());
+        let held = |n: &usize| self.nodes[*n].database.as_ref().map_or(0, |p| p.data.writes.count());
         let Some(best) = (0..self.mix.nodes).filter(able).max_by_key(held) else { return false };
         self.consul.withdraw();
         let command = Command { op: CommandOp::Failover, ..self.request(Some(name(best))) };

@@ -1,7 +1,9 @@
-//! A model of one Redis process with its real defects: it promotes whatever it is told to, counts any online replica
-//! for WAIT, and a copy that was cut while it was being replaced looks like a whole, empty one.
+//! A database's process. As a Redis it has the real one's defects: it promotes whatever it is told to, counts any online
+//! replica for WAIT, and a copy that was cut while it was being replaced looks like a whole, empty one. What an SQL engine
+//! has in their place is in [`Sql`].
 
 use super::data::{Data, Disk, Entry};
+use super::sql::Sql;
 use super::world::Task;
 use election::{Address, Attached, EngineRole, Incarnation, Lineage, Nonce, Position, Status};
 use std::collections::VecDeque;
@@ -53,6 +55,8 @@ pub(crate) struct Process {
     pub(crate) awake_since: u64,
     /// What arrived while it was stopped.
     pub(crate) inbox: Vec<Task>,
+    /// PostgreSQL and MariaDB.
+    pub(crate) sql: Option<Sql>,
 }
 
 pub(crate) enum Role {
@@ -85,6 +89,8 @@ pub(crate) struct Downstream {
     pub(crate) sent: u64,
     pub(crate) ack: u64,
     pub(crate) acked_at: u64,
+    /// The name of the password it logged in with, as far as that is part of what it is called.
+    pub(crate) channel: Option<Nonce>,
 }
 
 /// A proxy's WAIT.
@@ -127,6 +133,7 @@ impl Process {
             paused: false,
             awake_since: 0,
             inbox: Vec::new(),
+            sql: None,
         }
     }
 
@@ -210,6 +217,19 @@ impl Process {
         self.clients += 1;
         self.waiters.clear();
         self.held.clear();
+        if let Some(sql) = &mut self.sql {
+            sql.running.clear();
+        }
+    }
+
+    /// Whether an acknowledgement needs another copy.
+    pub(crate) fn needs(&self) -> bool {
+        self.sql.as_ref().map_or_else(|| self.data.need.unwrap_or(true), Sql::needs)
+    }
+
+    /// Whether it takes no write that nobody acknowledges; in an SQL engine that is the same.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.sql.as_ref().map_or(self.guard, Sql::needs)
     }
 
     /// What the agent reads, apart from what the agent alone knows.

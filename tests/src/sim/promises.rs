@@ -6,7 +6,7 @@
 
 use super::checks::acknowledged_on_every_named_copy;
 use super::data::Writes;
-use super::redis::LINK_TIMEOUT_US;
+use super::process::LINK_TIMEOUT_US;
 use super::world::{World, index_of};
 use election::Record;
 use std::collections::BTreeMap;
@@ -52,7 +52,7 @@ impl World {
         self.ledger.acknowledged += 1;
         self.ledger.last_ack = now;
         // A copy's marker is its master's: what it answers late was written in an epoch before.
-        let master = self.redis(n, run).filter(|p| p.is_master());
+        let master = self.database(n, run).filter(|p| p.is_master());
         let one = match master.and_then(|p| p.data.marker.as_ref().map(|m| m.epoch)) {
             Some(epoch) => self.ledger.one_instance_acknowledges(n, run, epoch),
             None => Ok(()),
@@ -86,7 +86,7 @@ impl World {
         if self.ledger.is_disowned(n, run) || !self.sync() {
             return;
         }
-        let awake_us = self.redis(n, run).map_or(0, |p| now - p.awake_since);
+        let awake_us = self.database(n, run).map_or(0, |p| now - p.awake_since);
         self.ledger.tcp.answered.push(Answered { write, at: now, by: (n, run), awake_us });
     }
 

@@ -18,6 +18,8 @@ const SLOW_US: u64 = 150_000;
 pub(crate) enum Manners {
     /// It only carries bytes: nobody asks it.
     Carries,
+    /// The same, but that it reads PostgreSQL's answers for warnings.
+    Postgres,
     /// It holds requests back, and says when it is quiet.
     Holds,
     /// The same, and what clients send through it is long on its way.
@@ -30,8 +32,11 @@ impl Manners {
     /// Of those in `redis` mode.
     pub(crate) const REDIS: [Manners; 4] = [Manners::Holds, Manners::Holds, Manners::Slow, Manners::NeverQuiet];
 
+    /// Of those in front of PostgreSQL.
+    pub(crate) const SQL: [Manners; 2] = [Manners::Carries, Manners::Postgres];
+
     fn holds(self) -> bool {
-        self != Manners::Carries
+        !matches!(self, Manners::Carries | Manners::Postgres)
     }
 }
 

@@ -113,7 +113,7 @@ impl Scene {
 
     fn kill(&mut self, n: usize) {
         self.w.kill_agent(n);
-        self.w.kill_redis(n, "SIGKILL");
+        self.w.kill_database(n, "SIGKILL");
     }
 
     fn power_cut(&mut self, n: usize) {
@@ -224,7 +224,7 @@ fn dropped_while_the_disk_lags(bug: Option<Bug>) -> Played {
     let (master, replica, _) = scene.roles();
     let ends = scene.w.cut.len();
     (0..ends).filter(|end| *end != replica).for_each(|end| scene.cut(replica, end, true));
-    if let Some(run) = scene.w.nodes[master].redis.as_ref().map(|p| p.run) {
+    if let Some(run) = scene.w.nodes[master].database.as_ref().map(|p| p.run) {
         scene.w.drop_downstream(master, run, |_| true);
     }
     scene.until("the master drops the hot replica", alone)?;
@@ -258,7 +258,7 @@ fn older_record_at_a_candidate(bug: Option<Bug>) -> Played {
     let (master, replica, spare) = scene.roles();
     (scene.w.nodes[spare].blind, scene.w.nodes[replica].blind) = (true, true);
     scene.cut(master, replica, true);
-    if let Some(run) = scene.w.nodes[master].redis.as_ref().map(|p| p.run) {
+    if let Some(run) = scene.w.nodes[master].database.as_ref().map(|p| p.run) {
         scene.w.drop_downstream(master, run, |_| true);
     }
     scene.until("the master drops the hot replica", alone)?;
@@ -287,12 +287,14 @@ fn retaken_by_the_previous_master(bug: Option<Bug>) -> Played {
     if let Some(agent) = &mut scene.w.nodes[master].agent {
         agent.paused = true;
     }
-    if let Some(process) = &mut scene.w.nodes[master].redis {
+    if let Some(process) = &mut scene.w.nodes[master].database {
         process.paused = true;
     }
     scene.until("the hot replica is promoted", |w| promoting(w) && !w.held.is_empty())?;
     scene.w.wake(master);
-    scene.until("the previous master is fenced", |w| w.nodes[master].redis.as_ref().is_some_and(|p| !p.is_master()))?;
+    scene.until("the previous master is fenced", |w| {
+        w.nodes[master].database.as_ref().is_some_and(|p| !p.is_master())
+    })?;
     scene.pass(200_000)?;
     scene.power_cut(replica);
     scene.w.power_on(replica);
@@ -307,7 +309,7 @@ fn restarted_before_its_marker(bug: Option<Bug>) -> Played {
     let epoch = scene.epoch();
     scene.kill(master);
     scene.until("the hot replica is to be promoted", promoting)?;
-    scene.w.kill_redis(replica, "SIGKILL");
+    scene.w.kill_database(replica, "SIGKILL");
     scene.w.start_agent(master);
     scene.until("one of the two goes on", |w| active_beyond(w, epoch + 1))?;
     scene.ends_well()
@@ -335,8 +337,8 @@ fn acknowledged_before_the_drop(bug: Option<Bug>) -> Played {
     scene.kill(replica);
     scene.until("the drop is under way", |w| !w.held.is_empty())?;
     let acknowledged = scene.w.ledger.acknowledged;
-    let known = scene.w.nodes[master].redis.as_ref().map(|p| p.former_secret.clone()).unwrap_or_default();
-    if let Some(p) = &mut scene.w.nodes[spare].redis {
+    let known = scene.w.nodes[master].database.as_ref().map(|p| p.former_secret.clone()).unwrap_or_default();
+    if let Some(p) = &mut scene.w.nodes[spare].database {
         p.primary_auth = known; // As one that was a candidate once.
         let run = p.run;
         scene.w.replica_of(spare, run, Some(master));
@@ -390,7 +392,7 @@ fn read_from_a_master_that_is_cut_off(bug: Option<Bug>) -> Played {
     scene.w.mix.reading = vec![1_000; 2];
     scene.w.stop(master, true, false); // Or it would raise its marker.
     scene.pass(500_000)?;
-    let offset = |w: &World| w.nodes[master].redis.as_ref().map_or(0, |p| p.offset);
+    let offset = |w: &World| w.nodes[master].database.as_ref().map_or(0, |p| p.offset);
     let quiet = offset(&scene.w);
     scene.until("the master calls its hot replica", |w| offset(w) > quiet)?;
     scene.pass(20_000)?;

@@ -6,7 +6,7 @@
 
 use super::bugs::Bug;
 use super::mix::Mix;
-use super::redis::{LinkState, Process, Role};
+use super::process::{LinkState, Process, Role};
 use super::rng::Rng;
 use super::world::World;
 use election::{Command, CommandOp, Durability, Phase, Policy, Proposal, Reads, Record, WithoutReplica};
@@ -68,21 +68,30 @@ fn begins(command: &str) -> bool {
 }
 
 impl Script {
-    /// `group a b c [block] [async] [durable-reads] [fsync]`
+    /// `group a b c [block] [async] [durable-reads] [fsync] [postgres] [mariadb]`
     fn formed(command: &str, bug: Option<Bug>) -> Result<Self, String> {
         let words: Vec<&str> = command.split_whitespace().skip(1).collect();
         let nodes = words.iter().take_while(|word| word.len() == 1).count();
         let mut policy = Policy::default();
+        let mut engine = config::Engine::Redis;
         for word in &words[nodes..] {
             match *word {
+                "postgres" => engine = config::Engine::Postgres,
+                "mariadb" => engine = config::Engine::Mariadb,
                 "block" => policy.without_replica = WithoutReplica::Block,
                 "async" => policy.durability = Durability::Async,
                 "durable-reads" => policy.reads = Reads::Durable,
                 "fsync" => policy.fsync = true,
-                other => return Err(format!("`{other}`: a group is block, async, durable-reads or fsync")),
+                other => {
+                    return Err(format!(
+                        "`{other}`: a group is block, async, durable-reads, fsync, postgres or mariadb"
+                    ));
+                }
             }
         }
-        let mut w = World::of(Rng::new(1), Mix::calm_group(nodes, policy), bug, true, "scenario");
+        let mut rng = Rng::new(1);
+        let mix = Mix::calm_group(nodes, policy).with(engine, &mut rng);
+        let mut w = World::of(rng, mix, bug, true, "scenario");
         (0..nodes).for_each(|n| w.after(0, move |w| w.start_agent(n)));
         (0..w.mix.proxies.len()).for_each(|proxy| w.after(500_000, move |w| w.client(proxy)));
         w.after(0, World::expire_sessions);
@@ -167,17 +176,20 @@ impl Script {
     fn one(&mut self, verb: &str, what: &str, n: usize) -> Option<()> {
         let w = &mut self.w;
         match (verb, what) {
-            ("kill", "redis") => w.kill_redis(n, "SIGKILL"),
+            ("kill", "redis" | "database") => w.kill_database(n, "SIGKILL"),
             ("kill", "agent") => w.kill_agent(n),
             ("kill", "node") => {
                 w.kill_agent(n);
-                w.kill_redis(n, "SIGKILL");
+                w.kill_database(n, "SIGKILL");
             }
             ("start", "agent") => w.start_agent(n),
+            ("terminate", "agent") => w.dismiss(n),
+            ("interrupt", "agent") => w.interrupt(n),
+            ("twin", "agent") => w.start_second(n),
             // The longest that `everysec` may lag.
             ("power", "off") => w.cut_power_with(n, super::data::FSYNC_LAG_US),
             ("power", "on") => w.power_on(n),
-            ("stop", "redis") => w.stop(n, false, true),
+            ("stop", "redis" | "database") => w.stop(n, false, true),
             ("stop", "agent") => w.stop(n, true, false),
             ("stop", "node") => w.stop(n, true, true),
             ("wake", "node") => w.wake(n),
@@ -259,7 +271,7 @@ impl Script {
     fn until_copies(&mut self, what: &str, node: &str) -> Result<(), String> {
         let (n, copied) = (self.node(node)?, what == "copied");
         self.go_on(what, |w| {
-            let Some(Process { role: Role::Follows(up), persisted, .. }) = &w.nodes[n].redis else { return false };
+            let Some(Process { role: Role::Follows(up), persisted, .. }) = &w.nodes[n].database else { return false };
             match up.state {
                 LinkState::Online => copied && !persisted,
                 LinkState::Transfer | LinkState::Load => !copied,
@@ -305,7 +317,7 @@ impl Script {
             "waiting for the master's",
             "raising the marker",
             "setting the password",
-            "redis starts, run",
+            " starts, run ",
         ];
         let line = line.split_once(" ms  ").map_or(line, |(_, rest)| rest);
         let carries_out = line.split(' ').nth(1) == Some("does");

@@ -5,11 +5,13 @@ use super::checks::Ledger;
 use super::client::Proxy;
 use super::consul::Consul;
 use super::data::Disk;
+use super::history::Histories;
 use super::mix::Mix;
 use super::node::Agent;
-use super::redis::Process;
+use super::process::Process;
 use super::rng::Rng;
 use super::story::Story;
+use config::Engine as Kind;
 use election::{Memory, NodeId, Proposal, Stamp};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -57,7 +59,7 @@ impl Ord for Scheduled {
 pub(crate) struct Node {
     pub(crate) up: bool,
     pub(crate) agent: Option<Agent>,
-    pub(crate) redis: Option<Process>,
+    pub(crate) database: Option<Process>,
     pub(crate) disk: Disk,
     /// What the last process let others replicate with.
     pub(crate) last_secret: String,
@@ -92,6 +94,8 @@ pub(crate) struct World {
     /// `cut[a][b]`: nothing gets from a to b. Nodes first, then Consul, then the proxies.
     pub(crate) cut: Vec<Vec<bool>>,
     pub(crate) ledger: Ledger,
+    /// Of the SQL engines.
+    pub(crate) histories: Histories,
     pub(crate) story: Story,
     pub(crate) failure: Option<String>,
     pub(crate) faults: u64,
@@ -101,14 +105,16 @@ pub(crate) struct World {
     /// A scenario's: which transactions stay under way until it lets them go, and those that do.
     pub(crate) hold: Option<fn(&Proposal) -> bool>,
     pub(crate) held: Vec<Proposal>,
+    /// A scenario's: a second agent of a name waits for the first one's answer.
+    pub(crate) asking_first: Option<u64>,
     /// A scenario's: the proxies are told nothing new.
     pub(crate) blind_proxies: bool,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, bug: Option<Bug>, telling: bool) -> Self {
+    pub(crate) fn new(seed: u64, engine: Kind, bug: Option<Bug>, telling: bool) -> Self {
         let mut rng = Rng::new(seed);
-        let mix = Mix::draw(&mut rng);
+        let mix = Mix::draw(&mut rng).with(engine, &mut rng);
         Self::of(rng, mix, bug, telling, &format!("seed {seed}"))
     }
 
@@ -135,6 +141,7 @@ impl World {
             cut: vec![vec![false; ends]; ends],
             mix,
             ledger: Ledger::default(),
+            histories: Histories::new(),
             story,
             failure: None,
             faults: 0,
@@ -142,6 +149,7 @@ impl World {
             cut_after: None,
             hold: None,
             held: Vec::new(),
+            asking_first: None,
             blind_proxies: false,
         }
     }
@@ -228,13 +236,13 @@ impl World {
     }
 
     /// Runs in the process of that run; later when it is stopped, never when it has ended.
-    pub(crate) fn at_redis(&mut self, n: usize, run: u64, task: impl FnOnce(&mut World) + 'static) {
-        let Some(process) = self.nodes[n].redis.as_mut().filter(|p| p.run == run) else { return };
+    pub(crate) fn at_database(&mut self, n: usize, run: u64, task: impl FnOnce(&mut World) + 'static) {
+        let Some(process) = self.nodes[n].database.as_mut().filter(|p| p.run == run) else { return };
         if process.paused { process.inbox.push(Box::new(task)) } else { task(self) }
     }
 
-    pub(crate) fn redis(&mut self, n: usize, run: u64) -> Option<&mut Process> {
-        self.nodes[n].redis.as_mut().filter(|p| p.run == run)
+    pub(crate) fn database(&mut self, n: usize, run: u64) -> Option<&mut Process> {
+        self.nodes[n].database.as_mut().filter(|p| p.run == run)
     }
 
     pub(crate) fn agent(&mut self, n: usize, boot: u64) -> Option<&mut Agent> {
