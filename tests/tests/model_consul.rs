@@ -6,11 +6,15 @@ use config::ConsulConfig;
 use consul::{Consistency, Consul, TxnOp, Written};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use understudy_tests::real::{Story, build, start_unready};
+use understudy_tests::real::{Story, build, leader, servers, start_unready};
 use understudy_tests::sim::{Kv, Rng};
 
 const SEEDS: u64 = 8;
 const STEPS: u32 = 150;
+
+/// A session that is this old when Consul's leader dies would have less than its time to live left, did its timer go on:
+/// Consul ends a session at twice its time to live.
+const OLD: Duration = Duration::from_secs(12);
 
 /// Far below the time to live of a session.
 const RENEW_EVERY: Duration = Duration::from_secs(3);
@@ -34,12 +38,16 @@ struct Both {
 
 impl Both {
     async fn new(seed: u64, server: &Story) -> Result<Self> {
-        let address = server.consul_address();
+        Self::at(seed, vec![server.consul_address()]).await
+    }
+
+    /// The same on several servers of one Consul.
+    async fn at(seed: u64, addresses: Vec<String>) -> Result<Self> {
         let mut both = Self {
             rng: Rng::new(seed),
             http: reqwest::Client::new(),
-            consul: Consul::connect(&ConsulConfig { addresses: vec![address.clone()], ..ConsulConfig::default() })?,
-            address,
+            address: addresses[0].clone(),
+            consul: Consul::connect(&ConsulConfig { addresses, ..ConsulConfig::default() })?,
             model: Kv::default(),
             folder: format!("model/{seed}/"),
             indexes: BTreeMap::from([(0, 0)]),
@@ -274,5 +282,48 @@ async fn sessions_end_as_late_as_the_models() -> Result<()> {
         ensure!(!both.consul.renew_session(id).await?, "a session that has ended was renewed");
         both.transact(&[TxnOp::Lock { key: both.key("a"), value: Vec::new(), session: id.clone() }]).await?;
     }
+    both.listings_are_the_same().await
+}
+
+/// A new leader of Consul's starts every session's timer anew, as the model's does: a session that nobody renews any more
+/// ends no sooner than its time to live after the old leader's death, however old it was; what it held goes at one index,
+/// and nothing that was written before is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_leader_starts_every_sessions_timer_anew() -> Result<()> {
+    const TTL: Duration = consul::SESSION_TTL;
+    let folder = tempfile::tempdir()?;
+    let mut servers = servers(folder.path()).await?;
+    let leading = leader(&servers).await?;
+    let others = servers.iter().enumerate().filter(|(n, _)| *n != leading).map(|(_, server)| server.address());
+    let mut both = Both::at(0, others.collect()).await?;
+    both.create_session().await?;
+    for key in ["a", "b"] {
+        let session = both.sessions[1].clone();
+        both.transact(&[TxnOp::Lock { key: both.key(key), value: Vec::new(), session }]).await?;
+    }
+    both.listings_are_the_same().await?;
+    let (kept, abandoned, began) = (both.sessions[0].clone(), both.sessions[1].clone(), Instant::now());
+    while began.elapsed() < OLD {
+        ensure!(both.consul.renew_session(&kept).await?, "a session that is renewed has ended");
+        tokio::time::sleep(RENEW_EVERY).await;
+    }
+    both.listings_are_the_same().await.context("before its leader dies")?;
+    let died = Instant::now();
+    drop(servers.remove(leading));
+    leader(&servers).await?;
+    let ended = loop {
+        // While they elect, nobody is answered.
+        let renewed = both.consul.renew_session(&kept).await.unwrap_or(true);
+        ensure!(renewed, "a session that is renewed has ended with a leader");
+        let real = both.consul.list(&both.folder, Consistency::Consistent).await?;
+        if !real.entries.iter().any(|entry| entry.key == both.key("a")) {
+            break died.elapsed();
+        }
+        ensure!(died.elapsed() < 6 * TTL, "a session that nobody renews does not end");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    println!("it ended {ended:?} after the death of Consul's leader");
+    ensure!(ended >= TTL, "its timer was not started anew: it ended {ended:?} after the leader's death");
+    both.model.end_session(&abandoned);
     both.listings_are_the_same().await
 }

@@ -2,75 +2,22 @@
 //! master's death is noticed with two servers as with three. And a token without rights, which is told what it lacks.
 
 use anyhow::{Context, Result};
-use cli::rig::{Process, Writer, fixed, free_port, http, program, understudy_binary};
+use cli::rig::{Process, Writer, fixed, free_port, program, understudy_binary};
 use election::{Phase, Record};
 use rustix::process::Signal;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use understudy_tests::real::{LIMIT, Lone, SWING, Story, attached, build, info, run, send, start_unready, until};
+use understudy_tests::real::{
+    LIMIT, Lone, SWING, Server, Story, attached, build, info, leader, run, send, servers, start_unready, until,
+};
 
 /// Writes must not even falter while Consul elects; a busy machine may.
 const FALTER: Duration = Duration::from_secs(3);
 
 /// How long Consul has no majority.
 const NO_MAJORITY: Duration = Duration::from_secs(8);
-
-/// A server of three.
-struct Server {
-    process: Process,
-    http: u16,
-    raft: u16,
-}
-
-impl Server {
-    fn address(&self) -> String {
-        format!("http://127.0.0.1:{}", self.http)
-    }
-}
-
-/// Three servers that elect within seconds.
-async fn servers(folder: &Path) -> Result<Vec<Server>> {
-    let mut ports = Vec::new();
-    for _ in 0..3 {
-        ports.push((free_port()?, free_port()?, free_port()?));
-    }
-    let join: Vec<String> = ports.iter().map(|(_, _, lan)| format!("127.0.0.1:{lan}")).collect();
-    let consul = program("consul").context("no consul")?;
-    let mut servers = Vec::new();
-    for (number, (http, raft, lan)) in ports.into_iter().enumerate() {
-        let home = folder.join(format!("server{number}"));
-        std::fs::create_dir_all(&home)?;
-        let settings = json!({
-            "server": true, "bootstrap_expect": 3, "node_name": format!("server{number}"), "data_dir": home.join("data"),
-            "bind_addr": "127.0.0.1", "client_addr": "127.0.0.1", "retry_join": join, "retry_interval": "1s",
-            "ports": { "http": http, "server": raft, "serf_lan": lan, "serf_wan": -1, "dns": -1, "grpc": -1 },
-            "performance": { "raft_multiplier": 1 }, "log_level": "warn", "disable_update_check": true,
-        });
-        std::fs::write(home.join("settings.json"), settings.to_string())?;
-        let args = ["agent", "-config-file", "settings.json"];
-        let process = Process::start("server", &consul, args, &home, &home.join("log"))?;
-        servers.push(Server { process, http, raft });
-    }
-    leader(&servers).await?;
-    Ok(servers)
-}
-
-/// Waits until all living servers agree on one leader, which is one of them; its place among them.
-async fn leader(servers: &[Server]) -> Result<usize> {
-    until("one leader", async || {
-        let mut named = Vec::new();
-        for server in servers {
-            let url = format!("{}/v1/status/leader", server.address());
-            let text: String = http().get(url).send().await?.error_for_status()?.json().await?;
-            named.push(servers.iter().position(|s| text.ends_with(&format!(":{}", s.raft))));
-        }
-        anyhow::ensure!(named.iter().all(|n| n.is_some() && *n == named[0]), "{named:?}");
-        Ok(named[0])
-    })
-    .await
-}
 
 /// Three agents and a proxy that know of all three servers, and first of one that never lived.
 struct Stage {

@@ -7,6 +7,7 @@ mod lone;
 mod mariadb;
 mod postgres;
 mod script;
+mod servers;
 mod sight;
 mod worst;
 
@@ -16,6 +17,7 @@ pub use lone::{Lone, adopting, of, working_in};
 pub use mariadb::{Sql, as_agent, as_client};
 pub use postgres::{commit_waits, connect_postgres, execute, select, stop_sender};
 pub use script::{ROUNDS, Report, Script, swing};
+pub use servers::{Server, leader, servers};
 pub use sight::{attached, connect, connect_as, info, info_number, services, until};
 pub use worst::{contents, copy, send};
 
