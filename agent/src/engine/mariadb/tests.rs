@@ -158,9 +158,8 @@ async fn a_source_that_is_frozen_holds_up_neither_the_seal_nor_the_promotion() {
     }
     let status = node.status().await;
     assert!(status.is_master() && status.open && status.marker == Some(marker(2)), "{status:?}");
-    assert!(!sql.ask("SHOW SLAVE STATUS").await.unwrap().is_empty(), "its thread is still there");
 
-    // With the source gone the thread ends, and what is left of it is forgotten, by a new agent as well.
+    // When the thread ends (with the source gone, at the latest) what is left of it is forgotten, by a new agent as well.
     node.open().await.unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     until("the end of the link", async || {
