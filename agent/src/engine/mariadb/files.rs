@@ -155,6 +155,8 @@ impl Setup {
             // No account without a password, none for guests; the system's root may log in over the socket.
             .args(["--auth-root-authentication-method=socket", "--auth-root-socket-user=root", "--skip-test-db"])
             .current_dir(&new)
+            // A server that starts clears the folder of temporary tables: in the usual one those of others, as they are used.
+            .env("TMPDIR", &new)
             .stdin(Stdio::null())
             .kill_on_drop(true);
         if let Some(account) = &self.account {
