@@ -4,6 +4,7 @@
 use anyhow::{Context, Result};
 use cli::rig::understudy_binary;
 use config::Engine;
+use election::{Phase, Role};
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use understudy_tests::real::{
@@ -48,7 +49,11 @@ async fn a_program_that_is_not_there_is_named() -> Result<()> {
 async fn another_groups_folder(engine: Engine) -> Result<()> {
     let (elsewhere, story) = (consul().await?, consul().await?);
     let stranger = Lone::start(&elsewhere, "db1", |text| of(engine, text))?;
-    stranger.healthy().await?;
+    until("a group of its own, with its marker", async || {
+        let said = stranger.status().await?;
+        Ok((said.role == Some(Role::Master) && said.phase == Some(Phase::Active) && said.healthy).then_some(()))
+    })
+    .await?;
     let theirs = stranger.folder.join("redis");
     stranger.kill().await?;
     let first = Lone::start(&story, "db2", |text| of(engine, text))?;
@@ -108,8 +113,8 @@ async fn a_mariadb_copy_that_lacks_purged_logs_is_copied_anew_by_itself() -> Res
     .await?;
     let copied = story.log(&spare)?.matches(COPIES).count();
     story.restart_agent(&spare)?;
+    until("another copy", async || Ok((story.log(&spare)?.matches(COPIES).count() == copied + 1).then_some(()))).await?;
     story.cast().await?;
-    assert_eq!(story.log(&spare)?.matches(COPIES).count(), copied + 1, "{}", story.log(&spare)?);
     until("the row on the spare", async || {
         Ok((as_agent(&story, &spare).await?.column("SELECT n FROM app.t", "n").await? == ["1"]).then_some(()))
     })
@@ -133,7 +138,9 @@ async fn a_mariadb_copy_that_was_interrupted_is_never_taken_for_whole() -> Resul
     // It is shown how far it is.
     until("a copy under way, in the status", async || {
         let said = story.agent(&spare).await?;
-        Ok(said.copying.filter(|copying| copying.bytes > 0 && half.exists()).map(drop))
+        let seen = said.copying.filter(|copying| copying.bytes > 0 && half.exists()).map(drop);
+        anyhow::ensure!(seen.is_some(), "{:?}, {}: {}", said.copying, said.reason, story.log(&spare)?);
+        Ok(seen)
     })
     .await?;
     story.kill_agent(&spare)?;

@@ -624,6 +624,7 @@ impl Setup {
             port: self.port,
             several: program.series().is_some_and(|series| series >= (10, 11)),
             server_folder: &self.server_folder(),
+            temporary: &self.data_dir,
             socket: &target.socket,
             init_file: &init,
             // Another for each run: a server skips what it finds under its own, and must not skip what an earlier run
