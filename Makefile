@@ -30,9 +30,10 @@ setup-bench:
 build: setup ## build target/release/understudy
 	$(CARGO) build --release --locked
 
-demo: setup ## a group on this machine: kill its master, kill a node, switch over; see what a client notices
+demo: ## a group on this machine: kill its master, kill a node, switch over; see what a client notices. ENGINE=redis|postgres|mariadb
+	@scripts/setup $(ENGINE)
 	@$(CARGO) build --release --locked -q -p understudy
-	@target/release/understudy demo
+	@target/release/understudy demo --engine $(ENGINE)
 
 test: setup-tests ## all tests, with real Consul and real Redis
 	@$(CARGO) build --workspace --bins --locked -q

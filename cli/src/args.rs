@@ -2,6 +2,7 @@
 
 use crate::exit::Exit;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use config::Engine;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -230,9 +231,17 @@ pub struct ReinitArgs {
 /// Options of `demo`.
 #[derive(Debug, ClapArgs)]
 pub struct DemoArgs {
+    /// What the nodes run: redis, postgres or mariadb
+    #[arg(long, value_name = "ENGINE", default_value = "redis", hide_default_value = true, value_parser = engine)]
+    pub engine: Engine,
     /// Leave the folder with configuration, data and logs
     #[arg(long)]
     pub keep: bool,
+}
+
+fn engine(text: &str) -> Result<Engine, String> {
+    let all = [Engine::Redis, Engine::Postgres, Engine::Mariadb];
+    all.into_iter().find(|engine| engine.as_str() == text).ok_or_else(|| "write redis, postgres or mariadb".to_owned())
 }
 
 #[cfg(test)]

@@ -31,29 +31,33 @@ pub(super) struct Act {
     pub(super) lost: usize,
 }
 
-/// The master's Redis dies.
+/// The master's database dies.
 pub(super) async fn kill(rig: &mut Rig, story: &Story, number: usize) -> Result<Act, Stop> {
-    story.act(number, "the master's Redis is killed")?;
+    let database = story.database();
+    story.act(number, &format!("the master's {database} is killed"))?;
     let (before, master) = cast(rig, story, number).await?;
     let mut writer = writing(rig, number).await?;
     let pid = rig.database_pid(&master)?;
     let at = rig.kill_database(&master)?;
-    story.strike(&format!("SIGKILL to the Redis of {master}, process {pid}, in the middle of writing."))?;
+    story.strike(&format!("SIGKILL to the {database} of {master}, process {pid}, in the middle of writing."))?;
     let after = taken_over(rig, &before).await?;
     story.taken_over(after.active_master().unwrap_or("nobody"), after.epoch)?;
     let act = measure(rig, "kill", &mut writer, at).await?;
     story.noticed(&act)?;
-    story.say(&format!("The agent of {master} has started its Redis again; it becomes a spare."))?;
+    story.say(&format!("The agent of {master} starts its {database} again; it becomes a spare."))?;
     Ok(act)
 }
 
-/// A whole node dies: its agent and its Redis.
+/// A whole node dies: its agent and its database.
 pub(super) async fn node(rig: &mut Rig, story: &Story, number: usize) -> Result<Act, Stop> {
     story.act(number, "a whole node dies")?;
     let (before, master) = cast(rig, story, number).await?;
     let mut writer = writing(rig, number).await?;
     let at = rig.kill_node(&master)?;
-    story.strike(&format!("SIGKILL to the agent and the Redis of {master}, as if its power had failed."))?;
+    story.strike(&format!(
+        "SIGKILL to the agent and the {} of {master}, as if its power had failed.",
+        story.database()
+    ))?;
     story.say("Nobody is left to say that it died: the others notice its silence.")?;
     let after = taken_over(rig, &before).await?;
     story.taken_over(after.active_master().unwrap_or("nobody"), after.epoch)?;

@@ -6,6 +6,7 @@ mod story;
 use crate::exit::Failure;
 use crate::rig::{Rig, RigError};
 use acts::{Act, kill, node, switchover};
+use config::Engine;
 use std::env;
 use std::time::Duration;
 use story::Story;
@@ -15,12 +16,12 @@ use tokio::signal::unix::{SignalKind, signal};
 const LIMIT: Duration = Duration::from_secs(118);
 
 /// Plays it. Whatever ends it, also ctrl-c, ends everything that it started.
-pub(crate) async fn run(keep: bool) -> Result<(), Failure> {
+pub(crate) async fn run(engine: Engine, keep: bool) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| Failure::of(&error))?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(|error| Failure::of(&error))?;
     let ended = |by: &str| Err(Failure::new(format!("the demo was ended by {by}; everything it started is ended too")));
     tokio::select! {
-        played = tokio::time::timeout(LIMIT, play(keep)) => match played {
+        played = tokio::time::timeout(LIMIT, play(engine, keep)) => match played {
             Ok(result) => result,
             Err(_) => Err(Failure::new(format!("the demo did not end within {} s", LIMIT.as_secs()))),
         },
@@ -30,11 +31,11 @@ pub(crate) async fn run(keep: bool) -> Result<(), Failure> {
     }
 }
 
-async fn play(keep: bool) -> Result<(), Failure> {
-    let story = Story::new();
+async fn play(engine: Engine, keep: bool) -> Result<(), Failure> {
+    let story = Story::new(engine);
     let binary = env::current_exe().map_err(|error| Failure::new(format!("cannot find my own program: {error}")))?;
     story.prologue()?;
-    let rig = Rig::builder(binary).listener("protocol = \"redis\"").keep(keep);
+    let rig = Rig::builder(binary).engine(engine).listener(listener(engine)).keep(keep);
     let mut rig = rig.start().await.map_err(|error| failed(&error))?;
     let acts = perform(&mut rig, &story).await?;
     if keep {
@@ -42,6 +43,15 @@ async fn play(keep: bool) -> Result<(), Failure> {
     }
     drop(rig);
     story.epilogue(&acts)
+}
+
+/// The listener that promises most.
+fn listener(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Redis => "protocol = \"redis\"",
+        Engine::Postgres => "protocol = \"postgres\"",
+        Engine::Mariadb => "protocol = \"tcp\"",
+    }
 }
 
 async fn perform(rig: &mut Rig, story: &Story) -> Result<Vec<Act>, Failure> {

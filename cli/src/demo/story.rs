@@ -6,11 +6,13 @@ use crate::out::{Paint, lines, print, print_json, table};
 use crate::page::{GroupStatus, Page};
 use crate::rig::Rig;
 use crate::verbs::status;
+use config::Engine;
 use election::NodeId;
 use serde::Serialize;
 
 /// The teller.
 pub(super) struct Story {
+    engine: Engine,
     paint: Paint,
 }
 
@@ -18,11 +20,21 @@ pub(super) struct Story {
 #[derive(Serialize)]
 struct Figures<'a> {
     demo: &'a [Act],
+    engine: &'static str,
 }
 
 impl Story {
-    pub(super) fn new() -> Self {
-        Self { paint: Paint::for_stdout() }
+    pub(super) fn new(engine: Engine) -> Self {
+        Self { engine, paint: Paint::for_stdout() }
+    }
+
+    /// What people call what the nodes run.
+    pub(super) fn database(&self) -> &'static str {
+        match self.engine {
+            Engine::Redis => "Redis",
+            Engine::Postgres => "PostgreSQL",
+            Engine::Mariadb => "MariaDB",
+        }
     }
 
     /// A line of the tale.
@@ -40,8 +52,18 @@ impl Story {
 
     pub(super) fn prologue(&self) -> Result<(), Failure> {
         print(&format!("{}\n", self.paint.bold("Understudy: the hot replica knows every line")))?;
-        self.say("On this machine, in a temporary folder and on free ports: one Consul, three nodes, each an agent")?;
-        self.say("with a Redis, one proxy that speaks Redis, and one client that writes a key every 5 ms through it.")?;
+        let (proxy, write) = match self.engine {
+            Engine::Redis => ("speaks Redis", "writes a key"),
+            Engine::Postgres => ("listens to what PostgreSQL says", "inserts a row"),
+            Engine::Mariadb => ("carries bytes", "inserts a row"),
+        };
+        self.say(
+            "On this machine, in a temporary folder and on free ports: one Consul, three nodes, each an agent with a",
+        )?;
+        self.say(&format!(
+            "{}, one proxy that {proxy}, and one client that {write} every 5 ms through it.",
+            self.database()
+        ))?;
         self.waiting("Starting them; the first master is elected, the others copy its data …")
     }
 
@@ -91,6 +113,6 @@ impl Story {
         }
         print(&format!("\n{}\n{}\n", self.paint.bold("What the client noticed"), lines(rows)))?;
         self.waiting("Everything that was started is ended.")?;
-        print_json(&Figures { demo: acts })
+        print_json(&Figures { demo: acts, engine: self.engine.as_str() })
     }
 }

@@ -14,6 +14,8 @@ const POSTGRES: &str = "/usr/lib/postgresql";
 /// # Errors
 /// When it is not on this machine; the text says how to get it.
 pub fn find(engine: Engine) -> Result<PathBuf, RigError> {
+    let how_mariadb = "install it with `apt-get install mariadb-server mariadb-backup` or your system's own way (any \
+                       version from 10.6 on) and put it on PATH";
     let (found, name, how) = match engine {
         Engine::Redis => (
             program("redis-server"),
@@ -27,12 +29,9 @@ pub fn find(engine: Engine) -> Result<PathBuf, RigError> {
             "install it with `apt-get install postgresql` or your system's own way (any version from 13 on) and put its \
              server's folder on PATH",
         ),
-        Engine::Mariadb => (
-            program("mariadbd"),
-            "mariadbd",
-            "install it with `apt-get install mariadb-server mariadb-backup` or your system's own way (any version from \
-             10.6 on) and put it on PATH",
-        ),
+        // Copies are made by another package's program.
+        Engine::Mariadb if program("mariadb-backup").is_none() => (None, "mariadb-backup", how_mariadb),
+        Engine::Mariadb => (program("mariadbd"), "mariadbd", how_mariadb),
     };
     found.ok_or(RigError::Missing { program: name, how })
 }

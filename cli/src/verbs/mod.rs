@@ -36,6 +36,6 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Verb::Reinit(options) => reinit::run(&store()?, &options).await,
         Verb::Explain(options) => explain::run(&store()?, &options).await,
         Verb::History(options) => history::run(&store()?, &options).await,
-        Verb::Demo(options) => demo::run(options.keep).await,
+        Verb::Demo(options) => demo::run(options.engine, options.keep).await,
     }
 }

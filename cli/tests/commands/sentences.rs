@@ -317,4 +317,14 @@ fn without_consul_and_redis_the_demo_says_how_to_get_them() {
     let said = end(command(&["demo"]).env("PATH", empty.path()));
     assert!(said.err.contains("`consul` is not on PATH") && said.err.contains("get it"), "{}", said.err);
     assert_eq!((said.code, said.err.lines().count()), (1, 1));
+    // PostgreSQL is found where Debian keeps it, whatever PATH is.
+    let said = end(command(&["demo", "--engine", "mariadb"]).env("PATH", empty.path()));
+    assert!(
+        said.err.contains("`mariadb-backup` is not on PATH") && said.err.contains("mariadb-server"),
+        "{}",
+        said.err
+    );
+    assert_eq!(said.code, 1);
+    let said = end(&mut command(&["demo", "--engine", "oracle"]));
+    assert!(said.code == 2 && said.err.contains("write redis, postgres or mariadb"), "{}", said.err);
 }
