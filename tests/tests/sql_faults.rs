@@ -113,7 +113,8 @@ async fn a_mariadb_copy_that_lacks_purged_logs_is_copied_anew_by_itself() -> Res
     .await?;
     let copied = story.log(&spare)?.matches(COPIES).count();
     story.restart_agent(&spare)?;
-    until("another copy", async || Ok((story.log(&spare)?.matches(COPIES).count() == copied + 1).then_some(()))).await?;
+    until("another copy", async || Ok((story.log(&spare)?.matches(COPIES).count() == copied + 1).then_some(())))
+        .await?;
     story.cast().await?;
     until("the row on the spare", async || {
         Ok((as_agent(&story, &spare).await?.column("SELECT n FROM app.t", "n").await? == ["1"]).then_some(()))
