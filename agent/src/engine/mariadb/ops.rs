@@ -258,8 +258,13 @@ impl Op<'_> {
     }
 
     /// A server whose commits wait for an acknowledgement cannot be closed without letting them through: it is killed, and
-    /// what nobody acknowledged is rolled back when it is started again.
+    /// what nobody acknowledged is rolled back when it is started again. One that has let some through, as when those that
+    /// waited were disconnected to hold writes, goes the same way: its end is kept, and what cannot be rolled back is
+    /// copied anew.
     async fn fence(&mut self) -> Result<(), EngineError> {
+        if self.has_leaked().await? {
+            return self.kill("it holds commits that nobody acknowledged").await;
+        }
         if self.db.memo.held.is_none() && self.has_waiting_commits().await? {
             return self.kill("commits wait for an acknowledgement that will not come").await;
         }
@@ -280,7 +285,7 @@ impl Op<'_> {
             return self.kill("it cannot be closed to writes").await;
         }
         self.end_clients().await?;
-        if self.has_waiting_commits().await? {
+        if self.has_waiting_commits().await? || self.has_leaked().await? {
             return self.kill("commits wait for an acknowledgement that will not come").await;
         }
         self.lock_replicas_out(None).await?;
@@ -297,6 +302,12 @@ impl Op<'_> {
         let name = self.name;
         let asked = self.db.answers().await.map_err(EngineError::sql(name))?;
         Ok(asked.semi_sync.enabled && asked.semi_sync.waiting > 0)
+    }
+
+    async fn has_leaked(&mut self) -> Result<bool, EngineError> {
+        let name = self.name;
+        let asked = self.db.answers().await.map_err(EngineError::sql(name))?;
+        Ok(self.db.memo.acks.has_leaked(&asked))
     }
 
     async fn end_clients(&mut self) -> Result<(), EngineError> {

@@ -79,6 +79,16 @@ impl Acks {
         (self.leaked, self.at) = (false, None);
     }
 
+    /// Whether commits have been let through since it was last looked.
+    fn leaks(&self, sync: &SemiSync) -> bool {
+        sync.enabled && (!sync.active || self.unanswered.is_some_and(|before| sync.unanswered > before))
+    }
+
+    /// Whether the server holds commits that it let through, as it says now.
+    pub(super) fn has_leaked(&self, answers: &Answers) -> bool {
+        self.leaked || self.leaks(&answers.semi_sync)
+    }
+
     /// Takes in what a master says; whether it has just let commits through unasked.
     fn take_in(&mut self, answers: &Answers, now: Instant) -> bool {
         let sync = &answers.semi_sync;
@@ -87,7 +97,7 @@ impl Acks {
             *self = Self { unanswered: Some(sync.unanswered), position: answers.written(), ..Self::default() };
             return false;
         }
-        let leak = !sync.active || self.unanswered.is_some_and(|before| sync.unanswered > before);
+        let leak = self.leaks(sync);
         self.unanswered = Some(sync.unanswered);
         let news = leak && !self.leaked;
         self.leaked |= leak;

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use ::config::InstanceConfig;
 use election::{Address, EngineOp, Marker, Nonce, Position, Secret, ServerRole};
+use sqlx::Connection as _;
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 
 use super::sql::Link;
 use super::{Mariadb, files};
@@ -141,6 +143,31 @@ async fn a_marker_never_hangs_and_a_master_whose_commits_wait_is_fenced_by_its_e
     node.apply(EngineOp::Fence).await;
     until("its end", async || matches!(node.engine().probe().await, election::Engine::Down { .. }).then_some(())).await;
     assert!(files::ended_badly(&node.server()));
+}
+
+/// Those that wait are disconnected when writes are to be held, and that lets their commits through.
+#[tokio::test]
+async fn a_master_that_let_commits_through_is_fenced_by_its_end() {
+    let mut node = Node::master().await;
+    node.sql().await.run("CREATE DATABASE app").await.unwrap();
+    node.sql().await.run("CREATE TABLE app.t (id INT PRIMARY KEY) ENGINE = InnoDB").await.unwrap();
+    node.apply(EngineOp::Need(true)).await;
+    assert!(node.status().await.need);
+    let options = MySqlConnectOptions::new().host("127.0.0.1").port(node.config.port).username("root");
+    let mut client = MySqlConnection::connect_with(&options).await.unwrap();
+    let write = tokio::spawn(async move { sqlx::raw_sql("INSERT INTO app.t VALUES (1)").execute(&mut client).await });
+    let mut sql = node.sql().await;
+    until("a commit that waits", async || {
+        let said = sql.ask("SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_master_wait_sessions'").await.unwrap();
+        (said[0]["Value"] == "1").then_some(())
+    })
+    .await;
+    node.apply(EngineOp::Quiesce { end: true }).await;
+    assert!(write.await.unwrap().is_err(), "the client knows no outcome");
+
+    node.apply(EngineOp::Fence).await;
+    until("its end", async || matches!(node.engine().probe().await, election::Engine::Down { .. }).then_some(())).await;
+    assert!(files::ended_badly(&node.server()), "its tail is looked at when it starts again");
 }
 
 #[tokio::test]
