@@ -33,7 +33,18 @@ pub(crate) struct Setup {
     pub(crate) site: Site,
 }
 
+/// A file system with less room than this, in bytes, counts as one that takes no writes: a MariaDB would wait for room,
+/// without an answer to anybody, and a PostgreSQL end when it cannot begin the next file of its log.
+const DISK_RESERVE: u64 = 32 << 20;
+
 impl Setup {
+    /// Whether the disk has room.
+    pub(crate) fn has_room(&self) -> bool {
+        // What cannot be looked at says nothing against the disk.
+        let Ok(fs) = rustix::fs::statvfs(&self.data_dir) else { return true };
+        fs.f_bavail.saturating_mul(fs.f_frsize) >= DISK_RESERVE
+    }
+
     /// Reads it.
     pub(crate) fn new(instance: &InstanceConfig, site: &Site, account: Option<Account>) -> Result<Self, EngineError> {
         Ok(Self {

@@ -116,9 +116,9 @@ impl Servers {
             if self.all.iter().any(|server| server.process.as_ref().is_some_and(Process::has_ended)) {
                 return Err(RigError::Ended { name: "consul".to_owned(), logs: tails(&files.logs()) });
             }
-            match self.leaderless().await {
+            match self.unready().await {
                 Ok(None) => return Ok(()),
-                Ok(Some(server)) => seen = format!("{server} knows no leader"),
+                Ok(Some(lack)) => seen = lack,
                 Err(error) => seen = error.to_string(),
             }
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -131,13 +131,16 @@ impl Servers {
         })
     }
 
-    /// A server that knows of no leader.
-    async fn leaderless(&self) -> reqwest::Result<Option<&str>> {
+    /// What a server lacks: a leader, or its own place in the catalog, without which it refuses sessions.
+    async fn unready(&self) -> reqwest::Result<Option<String>> {
         for server in &self.all {
-            let leader = ask(&format!("{}/v1/status/leader", server.address())).await?;
+            let (name, address) = (&server.name, server.address());
             // An empty text in quotes: nobody leads yet.
-            if leader.len() <= 2 {
-                return Ok(Some(&server.name));
+            if ask(&format!("{address}/v1/status/leader")).await?.len() <= 2 {
+                return Ok(Some(format!("{name} knows no leader")));
+            }
+            if ask(&format!("{address}/v1/catalog/node/{name}")).await?.trim() == "null" {
+                return Ok(Some(format!("{name} is not registered")));
             }
         }
         Ok(None)

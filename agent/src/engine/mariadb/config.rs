@@ -13,10 +13,6 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("log_warnings", "1"),
 ];
 
-/// The user may set this otherwise as well. A folder of its own, since a server that starts removes all that servers call
-/// temporary there, also what another one is using.
-const TEMPORARY: &str = "tmpdir";
-
 /// What must be as it is. `config::MARIADB_MANAGED` says why to a user who sets one of them.
 const OURS: &[(&str, &str)] = &[
     // Everything that decides about acknowledgements.
@@ -67,7 +63,6 @@ pub(super) struct Plan<'a> {
     /// Several addresses can be listened on (10.11 and newer).
     pub(super) several: bool,
     pub(super) server_folder: &'a Path,
-    pub(super) temporary: &'a Path,
     pub(super) socket: &'a Path,
     pub(super) init_file: &'a Path,
     pub(super) server_id: u32,
@@ -84,9 +79,6 @@ pub(super) fn generate(plan: &Plan) -> String {
         if !plan.settings.keys().any(|set| normal(set) == *key) {
             lines.push(format!("{key} = {value}"));
         }
-    }
-    if !plan.settings.keys().any(|set| normal(set) == TEMPORARY) {
-        lines.push(format!("{TEMPORARY} = {}", plan.temporary.display()));
     }
     lines.extend(plan.settings.iter().map(|(key, value)| format!("{key} = {}", quote(value))));
     lines.extend(OURS.iter().map(|(key, value)| format!("{key} = {value}")));
@@ -135,7 +127,6 @@ mod tests {
             port: 3306,
             several: true,
             server_folder: Path::new("/data/x"),
-            temporary: Path::new("/data"),
             socket: Path::new("/data/s"),
             init_file: Path::new("/data/i"),
             server_id: 7,
@@ -151,7 +142,6 @@ mod tests {
         assert!(file.contains("Max-Binlog-Size = \"1M\"") && !file.contains("max_binlog_size = 64M"));
         let place = |text: &str| file.find(text).unwrap();
         assert!(place("innodb_buffer_pool_size") < place("sync_binlog = 1"));
-        assert!(file.contains("\ntmpdir = /data\n"));
     }
 
     #[test]

@@ -66,10 +66,6 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// After a copy that failed, the next is begun this late.
 const COPY_AGAIN: Duration = Duration::from_secs(3);
 
-/// A file system with less room than this, in bytes, counts as one that takes no writes: the server itself would wait for
-/// room, without an answer to anybody.
-const DISK_RESERVE: u64 = 32 << 20;
-
 /// The log, in the data folder.
 const LOG: &str = "mariadb.log";
 
@@ -624,7 +620,6 @@ impl Setup {
             port: self.port,
             several: program.series().is_some_and(|series| series >= (10, 11)),
             server_folder: &self.server_folder(),
-            temporary: &self.data_dir,
             socket: &target.socket,
             init_file: &init,
             // Another for each run: a server skips what it finds under its own, and must not skip what an earlier run
@@ -648,10 +643,5 @@ impl Setup {
             self.own(path)?;
         }
         Ok(settings)
-    }
-
-    fn has_room(&self) -> bool {
-        // What cannot be looked at says nothing against the disk.
-        rustix::fs::statvfs(&self.data_dir).is_ok_and(|fs| fs.f_bavail.saturating_mul(fs.f_frsize) >= DISK_RESERVE)
     }
 }

@@ -169,7 +169,7 @@ impl Postgres {
         self.pursue(&answer, marker.as_ref()).await;
         self.tend_slots().await;
         let fresh = self.setup.data_dir.join(FRESH).exists();
-        Ok(answer.status(Around {
+        let mut status = answer.status(Around {
             incarnation: self.incarnation(),
             version: &self.program.version,
             memo: &self.memo,
@@ -178,7 +178,9 @@ impl Postgres {
             marker,
             fresh,
             kept: self.kept,
-        }))
+        });
+        status.disk_ok &= self.setup.has_room();
+        Ok(status)
     }
 
     /// The same, and once more on a new connection when an old one has ended: a client may have ended it.

@@ -1,6 +1,7 @@
 //! Each operation of the core as what carries it out on a running server.
 
 use std::time::{Duration, Instant};
+use tracing::warn;
 
 use election::{Address, EngineOp, Marker, Nonce, Position, Secret};
 use serde::Deserialize;
@@ -328,7 +329,14 @@ async fn mark(pg: &mut Postgres, op: &'static str, marker: &Marker) -> Result<()
 /// Nobody is let in, idle clients are sent away, the others once their transaction has ended or `end` says so.
 async fn quiesce(pg: &mut Postgres, op: &'static str, end: bool) -> Result<(), EngineError> {
     let gate = Gate { clients: false, ..pg.gate };
-    pg.let_in(op, gate).await?;
+    if let Err(error) = pg.let_in(op, gate).await {
+        if pg.setup.has_room() {
+            return Err(error);
+        }
+        // Who is let in cannot be written either. What was answered the hot replica has, and the end hands over as well.
+        warn!(group = pg.setup.group, "ending the server: its disk is full, and it cannot be closed: {error}");
+        return pg.kill().await;
+    }
     let until = Instant::now() + DRAIN_SLICE;
     loop {
         pg.end_clients(op, if end { "true" } else { "state = 'idle'" }).await?;
