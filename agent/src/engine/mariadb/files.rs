@@ -23,7 +23,7 @@ pub(super) const SERVER: &str = "mysql-data";
 const NEW: &str = "mysql-data.new";
 
 /// Data whose place a copy has taken.
-const OLD: &str = "mysql-data.old";
+pub(super) const OLD: &str = "mysql-data.old";
 
 /// There while the entries of an adopted folder are moved.
 const ADOPTING: &str = "understudy.adopting";

@@ -429,6 +429,24 @@ impl Mariadb {
         self.copying = None;
     }
 
+    /// Who becomes master keeps the data it has: the next start would put a copy that was fetched before in their place.
+    fn discard_copy(&mut self) -> Result<(), EngineError> {
+        self.drop_copy();
+        let (whole, old) = (self.setup.data_dir.join(copy::WHOLE), self.setup.data_dir.join(files::OLD));
+        if !whole.exists() {
+            return Ok(());
+        }
+        let set_aside = || -> std::io::Result<()> {
+            folder::remove_tree(&old)?;
+            std::fs::rename(&whole, &old)?;
+            std::fs::File::open(&self.setup.data_dir)?.sync_all()
+        };
+        set_aside().map_err(EngineError::io("set aside", &whole))?;
+        // Large data take a while; what is left of them goes at the next start.
+        drop(tokio::task::spawn_blocking(move || folder::remove_tree(&old)));
+        Ok(())
+    }
+
     /// Begins to fetch a copy in the background. Until it is whole, the data here stays as it is.
     async fn begin_copy(&mut self, source: &Address, channel: Nonce, secret: Secret) -> Result<(), EngineError> {
         let agent = self.setup.site.agents.borrow().get(source).cloned();

@@ -244,7 +244,7 @@ impl Op<'_> {
 
     async fn promote(&mut self) -> Result<(), EngineError> {
         self.db.memo.follows = None;
-        self.db.drop_copy();
+        self.db.discard_copy()?;
         self.cut_off().await?;
         self.apply_all().await?;
         self.db.say_master(true)?;

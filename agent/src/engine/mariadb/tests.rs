@@ -127,6 +127,19 @@ async fn a_new_server_boots_harmless_and_is_made_a_master_that_a_new_agent_finds
     assert!(again.is_sealed() && again.marker == Some(marker(3)) && again.incarnation != status.incarnation);
 }
 
+/// As after a forced failover to a node that had just fetched a copy.
+#[tokio::test]
+async fn a_copy_that_was_fetched_does_not_replace_the_data_of_a_master() {
+    let mut node = Node::started().await;
+    fs::create_dir(node.config.data_dir.join(super::copy::WHOLE)).unwrap();
+    for op in [EngineOp::Promote, EngineOp::Mark(marker(1)), EngineOp::Open] {
+        node.apply(op).await;
+    }
+    node.apply(EngineOp::Stop).await;
+    node.apply(EngineOp::Start).await;
+    assert_eq!(node.status().await.marker, Some(marker(1)));
+}
+
 #[tokio::test]
 async fn a_marker_never_hangs_and_a_master_whose_commits_wait_is_fenced_by_its_end() {
     let mut node = Node::master().await;
