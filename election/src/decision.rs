@@ -349,7 +349,9 @@ pub enum Reason {
         why: String,
     },
     /// The data were written in another group of the same name.
-    #[error("the data here are of another group (uid {theirs}, this group's is {ours}): nothing is touched")]
+    #[error(
+        "the data are another group's (uid {theirs}, not {ours}): correct data_dir, or `understudy reinit` the node"
+    )]
     OtherData {
         /// This group's.
         ours: String,
