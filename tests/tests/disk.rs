@@ -369,13 +369,13 @@ async fn on_disks(engine: Engine) -> Result<(Story, TempDir)> {
     Ok((start(builder).await?, folder))
 }
 
-/// Whether the test of this name is to be run in this process, as `inside` says, and can be.
-fn inside_as_root(test: &str) -> Result<bool> {
+/// Runs the test of this name where `inside` says, if it can be run.
+async fn as_root<F: Future<Output = Result<()>>>(test: &str, act: impl FnOnce() -> F) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         eprintln!("NOT RUN: only root may give the folder of a disk to the user that the server runs as");
-        return Ok(false);
+        return Ok(());
     }
-    inside(test)
+    if inside(test)? { act().await } else { Ok(()) }
 }
 
 async fn a_sql_master_hands_over(engine: Engine) -> Result<()> {
@@ -414,32 +414,21 @@ async fn a_sql_hot_replica_is_let_go(engine: Engine) -> Result<()> {
 /// MariaDB waits for room for as long as it takes, and answers nobody meanwhile: its agent ends that.
 #[tokio::test]
 async fn a_mariadb_master_whose_disk_is_full_at_once_hands_over() -> Result<()> {
-    match inside_as_root("a_mariadb_master_whose_disk_is_full_at_once_hands_over")? {
-        true => a_sql_master_hands_over(Engine::Mariadb).await,
-        false => Ok(()),
-    }
+    as_root("a_mariadb_master_whose_disk_is_full_at_once_hands_over", || a_sql_master_hands_over(Engine::Mariadb)).await
 }
 
 #[tokio::test]
 async fn a_mariadb_hot_replica_whose_disk_is_full_is_let_go() -> Result<()> {
-    match inside_as_root("a_mariadb_hot_replica_whose_disk_is_full_is_let_go")? {
-        true => a_sql_hot_replica_is_let_go(Engine::Mariadb).await,
-        false => Ok(()),
-    }
+    as_root("a_mariadb_hot_replica_whose_disk_is_full_is_let_go", || a_sql_hot_replica_is_let_go(Engine::Mariadb)).await
 }
 
 #[tokio::test]
 async fn a_postgres_master_whose_disk_is_full_hands_over() -> Result<()> {
-    match inside_as_root("a_postgres_master_whose_disk_is_full_hands_over")? {
-        true => a_sql_master_hands_over(Engine::Postgres).await,
-        false => Ok(()),
-    }
+    as_root("a_postgres_master_whose_disk_is_full_hands_over", || a_sql_master_hands_over(Engine::Postgres)).await
 }
 
 #[tokio::test]
 async fn a_postgres_hot_replica_whose_disk_is_full_is_let_go() -> Result<()> {
-    match inside_as_root("a_postgres_hot_replica_whose_disk_is_full_is_let_go")? {
-        true => a_sql_hot_replica_is_let_go(Engine::Postgres).await,
-        false => Ok(()),
-    }
+    as_root("a_postgres_hot_replica_whose_disk_is_full_is_let_go", || a_sql_hot_replica_is_let_go(Engine::Postgres))
+        .await
 }

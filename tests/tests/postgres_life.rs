@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use understudy_tests::real::{
-    Cast, LIMIT, Lone, Story, adopting, build, commit_waits, connect_postgres, execute, of, quick, said, select, send,
-    start, start_unready, stop_sender, until, writes_go_on,
+    Cast, LIMIT, Lone, Story, adopting, async_master_dies, build, commit_waits, connect_postgres, execute, of, quick,
+    said, select, send, start, start_unready, stop_sender, until, writes_go_on,
 };
 
 async fn group() -> Result<Story> {
@@ -66,14 +66,7 @@ async fn an_async_group_waits_for_nobody_and_fails_over() -> Result<()> {
         Ok((select(master, "SHOW synchronous_standby_names").await? == [""]).then_some(()))
     })
     .await?;
-    let writer = story.client("async").await?;
-    let died = story.kill_database(&before.master)?;
-    let status = story.taken_over(&before.master).await?;
-    assert_eq!(status.active_master(), Some(before.hot.as_str()));
-    writes_go_on(&writer, died).await?;
-    assert!(story.history().await?.pop().context("no history")?.data_loss.is_some(), "what may be lost is said");
-    story.cast().await?;
-    Ok(())
+    async_master_dies(&story).await
 }
 
 #[tokio::test]

@@ -8,8 +8,8 @@ use election::{Phase, Role};
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use understudy_tests::real::{
-    Lone, Story, as_agent, as_client, build, connect_postgres, contents, execute, of, quick, said, select, start,
-    start_unready, until, writes_go_on,
+    Lone, Story, as_agent, as_client, async_master_dies, build, connect_postgres, contents, execute, of, quick, said,
+    select, start, start_unready, until,
 };
 
 /// What an agent's log says when it fetches a whole copy of a MariaDB.
@@ -163,14 +163,7 @@ async fn an_async_mariadb_group_waits_for_nobody_and_fails_over() -> Result<()> 
         Ok((as_agent(&story, &before.master).await?.column(sql, "on_").await? == ["0"]).then_some(()))
     })
     .await?;
-    let writer = story.client("async").await?;
-    let died = story.kill_database(&before.master)?;
-    let status = story.taken_over(&before.master).await?;
-    assert_eq!(status.active_master(), Some(before.hot.as_str()));
-    writes_go_on(&writer, died).await?;
-    assert!(story.history().await?.pop().context("no history")?.data_loss.is_some(), "what may be lost is said");
-    story.cast().await?;
-    Ok(())
+    async_master_dies(&story).await
 }
 
 /// Somebody promotes a copy by hand and writes to it: what only it has is saved, and it becomes a copy again.

@@ -69,6 +69,23 @@ pub fn quick(engine: Engine) -> Result<Builder> {
     })
 }
 
+/// The master of an `async` group dies under load: its hot replica goes on, and the history says what may be lost.
+///
+/// # Errors
+/// When it is otherwise.
+pub async fn async_master_dies(story: &Story) -> Result<()> {
+    let before = story.cast().await?;
+    let writer = story.client("async").await?;
+    let died = story.kill_database(&before.master)?;
+    let status = story.taken_over(&before.master).await?;
+    anyhow::ensure!(status.active_master() == Some(before.hot.as_str()), "{:?} took over", status.active_master());
+    writes_go_on(&writer, died).await?;
+    let last = story.history().await?.pop().context("no history")?;
+    anyhow::ensure!(last.data_loss.is_some(), "the history does not say what may be lost");
+    story.cast().await?;
+    Ok(())
+}
+
 /// Waits until `writer` is in full swing again, counted from `since`.
 ///
 /// # Errors
