@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use std::time::Duration;
-use understudy_tests::real::{LIMIT, SWING, Story, build, connect, info_number, start};
+use understudy_tests::real::{LIMIT, SWING, Story, build, connect, info_number, start, until};
 
 /// Consul ends a session of 10 s at the latest 20 s after its last renewal, and the agent writes its record within its
 /// next try; a busy machine, later.
@@ -39,12 +39,17 @@ async fn a_rebuilt_master_becomes_a_spare_with_a_copy_of_everything() -> Result<
     assert_eq!((&after.master, after.epoch), (&before.hot, before.epoch + 1), "its coming is no takeover");
     story.chain(&after).await?;
     assert!(copies_given(&story).await? > copies, "it has a whole copy from the hot replica");
-    let group = story.store()?.group(story.group()).await?;
-    let member = group.view.members.values().find(|m| m.id.as_str() == before.master).context("no member")?;
-    assert!(member.uid.is_some(), "it has not taken the group's identity: {member:?}");
+    until("the group's identity in its record", async || {
+        let group = story.store()?.group(story.group()).await?;
+        let member = group.view.members.values().find(|m| m.id.as_str() == before.master);
+        Ok(member.is_some_and(|m| m.uid.is_some()).then_some(()))
+    })
+    .await?;
     assert_eq!(story.lost(&mut writer).await?, 0);
-    assert_eq!(keys(&story, &before.master).await?, keys(&story, &after.master).await?);
-    Ok(())
+    until("as many keys in the spare as in the master", async || {
+        Ok((keys(&story, &before.master).await? == keys(&story, &after.master).await?).then_some(()))
+    })
+    .await
 }
 
 /// Whole copies that the living databases have given away.
@@ -65,7 +70,7 @@ async fn the_wait_for_the_session_of_the_node_that_was_is_bounded() -> Result<()
     let died = story.kill_node(&before.hot)?;
     wipe(&story, &before.hot)?;
     story.restart_agent(&before.hot)?;
-    understudy_tests::real::until("a member under a session of its own", async || {
+    until("a member under a session of its own", async || {
         let now = boot(&story.store()?.group(story.group()).await?);
         Ok(now.filter(|now| *now != old))
     })
