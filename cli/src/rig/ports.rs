@@ -1,34 +1,60 @@
 //! Free TCP ports on the loopback address.
+//!
+//! A port is given out before the server that is to listen on it starts, so nothing holds it meanwhile. That two
+//! processes (tests that run at once) do not choose the same one, each takes whole blocks of ports for itself, and says
+//! so by a socket of the block's name, which the kernel takes away with the process.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::sync::{Mutex, PoisonError};
 
 /// Below the range that kernels give to outgoing connections, so that none of these takes the port in between.
-const FIRST: u32 = 15_000;
-const COUNT: u32 = 16_000;
+const FIRST: u16 = 15_000;
+/// Ports of a block: those of a group with its Consul.
+const BLOCK: u16 = 50;
+const BLOCKS: u16 = 320;
 
-/// The next port to try in this process, so that two callers never get the same one. 0: not begun.
-static NEXT: AtomicU32 = AtomicU32::new(0);
-
-/// A port that nobody listens on at this moment, given out once in this process.
-pub fn free_port() -> io::Result<u16> {
-    // Processes that start together begin far from each other.
-    let _ = NEXT.compare_exchange(0, begin(), Ordering::Relaxed, Ordering::Relaxed);
-    for _ in 0..COUNT {
-        let port = FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
-        let Ok(port) = u16::try_from(port) else { continue };
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    Err(io::Error::new(io::ErrorKind::AddrInUse, format!("no port from {FIRST} to {} is free", FIRST + COUNT - 1)))
+/// A block of this process.
+struct Block {
+    next: u16,
+    end: u16,
+    _claim: UnixListener,
 }
 
-fn begin() -> u32 {
-    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
-    1 + (std::process::id().wrapping_mul(2_654_435_761) ^ nanos) % COUNT
+/// The blocks of this process; the last one has ports left.
+static BLOCKS_HERE: Mutex<Vec<Block>> = Mutex::new(Vec::new());
+
+/// A port that nobody listens on at this moment, given out once in this process and to no other one.
+///
+/// # Errors
+/// When no port is free.
+pub fn free_port() -> io::Result<u16> {
+    let mut blocks = BLOCKS_HERE.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        if let Some(block) = blocks.last_mut() {
+            let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+            if let Some(port) = (block.next..block.end).find(free) {
+                block.next = port + 1;
+                return Ok(port);
+            }
+        }
+        blocks.push(claim()?);
+    }
+}
+
+/// A block that no process has.
+fn claim() -> io::Result<Block> {
+    let begin = u16::try_from(std::process::id() % u32::from(BLOCKS)).unwrap_or(0);
+    let mut blocks = (0..BLOCKS).map(|step| (begin + step) % BLOCKS);
+    let claimed = blocks.find_map(|block| {
+        let first = FIRST + block * BLOCK;
+        let name = SocketAddr::from_abstract_name(format!("understudy-ports-{first}")).ok()?;
+        Some(Block { next: first, end: first + BLOCK, _claim: UnixListener::bind_addr(&name).ok()? })
+    });
+    let all = format!("all ports from {FIRST} to {} are given out", FIRST + BLOCKS * BLOCK - 1);
+    claimed.ok_or_else(|| io::Error::new(io::ErrorKind::AddrInUse, all))
 }
 
 #[cfg(test)]
@@ -43,10 +69,16 @@ mod tests {
     }
 
     #[test]
+    fn no_block_is_given_to_two() {
+        let (one, other) = (claim().unwrap(), claim().unwrap());
+        assert_ne!(one.next, other.next);
+    }
+
+    #[test]
     fn a_taken_port_is_not_given_out() {
+        let before = free_port().unwrap();
+        let held: Vec<_> = (before + 1..before + BLOCK).map(|port| TcpListener::bind(("127.0.0.1", port))).collect();
         let port = free_port().unwrap();
-        let _held = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
-        NEXT.store(u32::from(port) - FIRST, Ordering::Relaxed);
-        assert_ne!(free_port().unwrap(), port);
+        assert!(held.iter().flatten().all(|listener| listener.local_addr().unwrap().port() != port));
     }
 }
