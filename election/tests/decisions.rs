@@ -379,6 +379,22 @@ fn a_copy_is_certified_step_by_step() {
     row("it is told to join", "a", certifying, "wait", "catching_up");
     row("it has caught up: the exclusive channel", "a", joined, "channel", "certifying_copy");
     row("then the guard", "a", exclusive, "guard", "certifying_copy");
+    let copies = |s: &mut Snapshot| {
+        theirs(s, "c", |st| {
+            st.role = EngineRole::Follows { source: address("a"), link_up: false, syncing: true, channel: None };
+        });
+    };
+    let copies_alone = move |s: &mut Snapshot| {
+        exclusive(s);
+        copies(s);
+    };
+    row("no write waits for a whole copy", "a", copies_alone, "abandon", "abandoning");
+    let copies_among_others = move |s: &mut Snapshot| {
+        joined(s);
+        copies(s);
+        s.certifying.as_mut().unwrap().since = Millis(0);
+    };
+    row("none waits before: it may take long", "a", copies_among_others, "wait", "catching_up");
     let guarded = |s: &mut Snapshot| {
         exclusive(s);
         mine(s, |st| st.guard = true);

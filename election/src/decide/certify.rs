@@ -27,6 +27,11 @@ pub(super) fn decide(s: &Snapshot, record: &Record, status: &Status) -> Decision
         };
     };
     match candidate(s, certifying) {
+        Ok((_, theirs)) if on_exclusive_channel(s, status) && (status.guard || status.need) && is_copying(theirs) => {
+            // It copies on the shared channel, where no write waits for it: a copy takes long, and one of MariaDB waits
+            // for the commits that wait for it.
+            abandon(certifying, "it copies the data anew".to_owned())
+        }
         Ok((peer, theirs)) if on_exclusive_channel(s, status) => exclusive(s, record, status, certifying, peer, theirs),
         Ok((peer, theirs)) => join(s, status, certifying, peer, theirs),
         Err(why) => abandon(certifying, why),
@@ -91,12 +96,15 @@ fn candidate<'a>(s: &'a Snapshot, c: &Certifying) -> Result<(&'a Peer, &'a Statu
     if theirs.incarnation != c.incarnation {
         return Err("its database was restarted".to_owned());
     }
-    let copying =
-        matches!(theirs.role, EngineRole::Follows { syncing: true, .. }) || theirs.loading || !theirs.persisted;
-    if !copying && s.now.since(c.since) >= CERTIFY_LIMIT_MS {
+    let busy = is_copying(theirs) || theirs.loading || !theirs.persisted;
+    if !busy && s.now.since(c.since) >= CERTIFY_LIMIT_MS {
         return Err(format!("it was not certified within {CERTIFY_LIMIT_MS} ms"));
     }
     Ok((peer, theirs))
+}
+
+fn is_copying(theirs: &Status) -> bool {
+    matches!(theirs.role, EngineRole::Follows { syncing: true, .. })
 }
 
 /// The candidate follows this master under the password in force and catches up.

@@ -292,6 +292,7 @@ impl World {
                 EngineOp::Start if w.nodes[n].foreign && !w.nodes[n].adopt => {
                     w.engine_done(n, boot, op, Err("data of somebody else".to_owned()));
                 }
+                EngineOp::Start if w.is_made_anew(n, boot) => w.engine_done(n, boot, op, Ok(())),
                 EngineOp::Start if w.kind() == Kind::Mariadb && w.start_is_put_off(n, boot) => {
                     w.engine_done(n, boot, op, Ok(()));
                 }

@@ -149,10 +149,13 @@ impl World {
         let adapter = &agent.adapter;
         let memo = adapter.memo_of(p.run);
         let wish = adapter.pursuit.wish.as_ref();
-        let link_up = matches!(&p.role, Role::Follows(up) if up.state == LinkState::Online && up.link.is_some());
+        let fed_by = match &p.role {
+            Role::Follows(up) if up.state == LinkState::Online && up.link.is_some() => Some(up.source),
+            _ => None,
+        };
         let follows = |source: usize, channel: Option<Nonce>| EngineRole::Follows {
             source: address(source),
-            link_up,
+            link_up: fed_by == Some(source),
             syncing: false,
             channel,
         };
@@ -548,6 +551,11 @@ impl World {
             Some(Stage::Failed) if now >= pursuit.not_before => self.rebuild(n, boot, false),
             _ => {}
         }
+    }
+
+    /// Its copy is being made: what is there is no data, and is started by itself when it is.
+    pub(crate) fn is_made_anew(&mut self, n: usize, boot: u64) -> bool {
+        self.pursuit(n, boot).is_some_and(|p| matches!(p.stage, Some(Stage::Making(_) | Stage::Failed)))
     }
 
     /// The agent ends the database, and with it whatever is done to its folder.
