@@ -101,21 +101,24 @@ pub struct Status {
 pub struct Shown {
     /// How far it has come, as the engine itself writes it, where that is more than the number of [`Position`].
     pub position: Option<String>,
-    /// Where that is in the master's log, where [`Position`] does not count bytes.
+    /// Where its own log ends, where [`Position`] does not count bytes.
     pub log: Option<LogPlace>,
+    /// A copy's place in its source's log, likewise, while there is a link.
+    #[serde(default)]
+    pub received: Option<LogPlace>,
     /// A copy that is being made, to take the place of what is here.
     pub copying: Option<Copying>,
 }
 
-/// A place in a master's log that consists of numbered files.
+/// A place in a log that consists of numbered files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogPlace {
     /// The number of the file.
     pub file: u64,
     /// Bytes of it.
     pub offset: u64,
-    /// How large the files before it are, in bytes, the nearest first: as many as are worth knowing. Known to the master
-    /// alone.
+    /// How large the files before it are, in bytes, the nearest first: as many as are worth knowing. Known to the
+    /// log's owner alone.
     pub before: Vec<u64>,
 }
 
@@ -124,7 +127,7 @@ impl LogPlace {
     pub fn bytes_since(&self, earlier: &LogPlace) -> Option<u64> {
         let files = self.file.checked_sub(earlier.file)?;
         if files == 0 {
-            // What is heard of a master is a moment old.
+            // What is heard of a source is a moment old.
             return Some(self.offset.saturating_sub(earlier.offset));
         }
         let between = self.before.get(..usize::try_from(files).ok()?)?;

@@ -296,6 +296,13 @@ fn a_promotion_ends_with_the_marker_on_disk() {
     row("active", "b", marked, "submit", "activating");
     let died = then(|st| st.incarnation = "run-b2".into());
     row("another run is not promoted: the previous master has the data", "b", died, "wait", "handing_over");
+    let died_before_a_shorter_one = move |s: &mut Snapshot| {
+        died(s);
+        mine(s, |st| st.marker = Some(marker(5, "cert")));
+        theirs(s, "a", |st| (st.role, st.position) = (EngineRole::Sealed, Position(900)));
+    };
+    // The two would wait for each other (simulation: PostgreSQL, 162922).
+    row("it goes on where that one may not take the group back", "b", died_before_a_shorter_one, "submit", "resuming");
     let promoted_peer = |s: &mut Snapshot| {
         promoting(s);
         mine(s, |st| st.role = EngineRole::Master);

@@ -7,7 +7,7 @@
 use super::{engine, submit};
 use crate::decision::{Action, Decision, EngineOp, Reason};
 use crate::documents::{Phase, Record};
-use crate::ids::{Incarnation, NodeId, Nonce};
+use crate::ids::{Incarnation, NodeId, Nonce, Position};
 use crate::proposals;
 use crate::snapshot::{Peer, Snapshot};
 use crate::status::{Engine, Marker, Status};
@@ -17,6 +17,8 @@ use std::ops::RangeInclusive;
 struct Pair<'a> {
     first: (&'a NodeId, &'a Incarnation),
     second: Option<(&'a NodeId, &'a Incarnation)>,
+    /// The position without which the second, in its run of then, does not take the group back.
+    least: Option<Position>,
     epochs: RangeInclusive<u64>,
     nonce: Option<&'a Nonce>,
     /// Each of the two has every acknowledged write on its disk.
@@ -89,7 +91,10 @@ fn report(s: &Snapshot, pair: &Pair, id: &NodeId, run: &Incarnation) -> Result<O
         return Err(wait("its agent is silent"));
     };
     match &beat.engine {
-        Engine::Up(theirs) if theirs.incarnation == *run => Err(Reason::HandingOver { replica: id.clone() }),
+        // One that may not take the group back is a copy like another: it would be waited for without an end.
+        Engine::Up(theirs) if theirs.incarnation == *run && pair.least.is_none_or(|at| theirs.position >= at) => {
+            Err(Reason::HandingOver { replica: id.clone() })
+        }
         Engine::Up(theirs) if theirs.loading => Err(wait("it is loading its data")),
         Engine::Up(theirs) => Ok(standing(pair, theirs)),
         Engine::Silent { .. } | Engine::Unknown => Err(wait("its database gives no answer")),
@@ -121,6 +126,7 @@ fn pair<'a>(s: &Snapshot, record: &'a Record) -> Option<Pair<'a>> {
         Phase::Promoting | Phase::Bootstrapping => Pair {
             first,
             second: record.previous.as_ref().and_then(|p| p.master.as_ref()).map(|m| (&m.id, &m.incarnation)),
+            least: record.previous.as_ref().and_then(|before| before.position),
             epochs: record.active_epoch..=record.epoch,
             nonce: None,
             fsync: s.policy.is_sync() && record.previous.as_ref().is_some_and(|before| before.fsync),
@@ -128,6 +134,7 @@ fn pair<'a>(s: &Snapshot, record: &'a Record) -> Option<Pair<'a>> {
         _ => Pair {
             first,
             second: replica.map(|r| (&r.id, &r.certificate.incarnation)),
+            least: None,
             // An operator who restores the record gives the same run another epoch, and it may end before its marker says so.
             epochs: record.active_epoch..=record.epoch,
             nonce: replica.map(|r| &r.certificate.nonce),

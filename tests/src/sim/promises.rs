@@ -23,6 +23,8 @@ struct Answered {
     write: u32,
     at: u64,
     by: (usize, u64),
+    /// That its marker named: one process may be master several times.
+    epoch: u64,
     /// How long the process had been awake.
     awake_us: u64,
 }
@@ -86,8 +88,10 @@ impl World {
         if self.ledger.is_disowned(n, run) || !self.sync() {
             return;
         }
-        let awake_us = self.database(n, run).map_or(0, |p| now - p.awake_since);
-        self.ledger.tcp.answered.push(Answered { write, at: now, by: (n, run), awake_us });
+        let p = self.database(n, run);
+        let awake_us = p.as_ref().map_or(0, |p| now - p.awake_since);
+        let epoch = p.and_then(|p| p.data.marker.as_ref().map(|m| m.epoch)).unwrap_or_default();
+        self.ledger.tcp.answered.push(Answered { write, at: now, by: (n, run), epoch, awake_us });
     }
 
     /// Keeps in mind who was replaced, and why.
@@ -109,7 +113,7 @@ impl World {
         let mut began = BTreeMap::new();
         for a in self.ledger.tcp.answered.iter().filter(|a| !kept.contains(a.write)) {
             let taken = self.ledger.tcp.deposed.iter().any(|d| d.who == a.by && !d.planned);
-            let first = *began.entry(a.by).or_insert(a.at);
+            let first = *began.entry((a.by, a.epoch)).or_insert(a.at);
             if !taken || (a.at > first + GUARD_OPEN_US && a.awake_us > GUARD_WAKES_US) {
                 let (write, at, first) = (a.write, a.at / 1_000, first / 1_000);
                 return Err(format!(
