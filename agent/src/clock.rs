@@ -8,7 +8,7 @@ const ORIGIN_MS: u64 = 1_000_000_000;
 
 /// Milliseconds since this agent started, and then some.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock {
+pub struct Clock {
     started: Instant,
 }
 
@@ -20,8 +20,13 @@ impl Clock {
 
     /// Now, on the monotonic clock.
     pub(crate) fn now(&self) -> Millis {
-        let ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX / 2);
-        Millis(ORIGIN_MS + ms)
+        self.at(Instant::now())
+    }
+
+    /// An instant since its start, on the monotonic clock.
+    pub(crate) fn at(&self, instant: Instant) -> Millis {
+        let ms = instant.saturating_duration_since(self.started).as_millis();
+        Millis(ORIGIN_MS + u64::try_from(ms).unwrap_or(u64::MAX / 2))
     }
 
     /// How long until `at`, zero when it is past.

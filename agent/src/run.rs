@@ -15,7 +15,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -186,7 +186,7 @@ impl Agent {
             node: self.config.node.name.0.clone(),
             address: self.config.node.address.clone(),
             data_dir: self.config.node.data_dir.clone(),
-            origin: Instant::now(),
+            clock: self.clock,
             agents: known_agents,
             nodes: known_nodes,
         };

@@ -21,7 +21,7 @@ mod testing;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use config::InstanceConfig;
 use election::{Address, EngineOp, Secret};
@@ -33,6 +33,7 @@ pub use self::mariadb::{Boot, Mariadb, judge_boot};
 pub use self::postgres::Postgres;
 pub use self::redis::Redis;
 pub use self::supervise::Life;
+use crate::clock::Clock;
 use crate::knock::Knock;
 
 /// How long a probe waits for an answer. Silence is measured from the last answer, so that this only bounds how long
@@ -103,8 +104,8 @@ pub struct Site {
     pub address: String,
     /// The agent's own folder: run files and the agent's passwords.
     pub data_dir: PathBuf,
-    /// What the agent's [`Millis`](election::Millis) count from.
-    pub origin: Instant,
+    /// What the agent tells the time by.
+    pub clock: Clock,
     /// Where the agents of the group's other nodes listen, by the addresses of their databases.
     pub agents: watch::Receiver<BTreeMap<Address, String>>,
     /// The databases of the nodes that belong to the group, living or not; nothing while that is not known.

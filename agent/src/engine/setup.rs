@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use config::InstanceConfig;
-use election::{Address, Incarnation, Millis, Secret};
+use election::{Address, Incarnation, Secret};
 
 use super::account::Account;
 use super::folder::{self, Found, Identity};
@@ -171,14 +171,15 @@ impl Setup {
         started: Instant,
         incarnation: Option<Incarnation>,
     ) -> election::Engine {
-        let since = heard.unwrap_or(started).max(started).saturating_duration_since(self.site.origin);
-        election::Engine::Silent { since: Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)), incarnation }
+        let since = self.site.clock.at(heard.unwrap_or(started).max(started));
+        election::Engine::Silent { since, incarnation }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
 
     #[test]
     fn the_owner_of_the_servers_folder_has_to_be_whom_it_runs_as() {
@@ -187,7 +188,7 @@ mod tests {
             node: "db1".into(),
             address: "127.0.0.1".into(),
             data_dir: dir.path().to_owned(),
-            origin: Instant::now(),
+            clock: Clock::start(),
             agents: tokio::sync::watch::channel(Default::default()).1,
             nodes: tokio::sync::watch::channel(None).1,
         };

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::supervise::end_stragglers;
 use super::{Engine, EngineError, Site};
+use crate::clock::Clock;
 
 /// Far more than anything here takes: a loaded machine is slow and not wrong.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -71,7 +72,7 @@ impl<E: Tested> Node<E> {
             node: "db1".into(),
             address: "127.0.0.1".into(),
             data_dir: dir.path().join("agent"),
-            origin: Instant::now(),
+            clock: Clock::start(),
             agents: tokio::sync::watch::channel(Default::default()).1,
             nodes: tokio::sync::watch::channel(None).1,
         };

@@ -725,6 +725,21 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_refuses_is_no_silent_one() {
+        let mut step = Step::new(me(), Policy::default(), Memory::default(), Millis(0), || "r".to_owned());
+        let since = |step: &mut Step, now: u64, heard: u64| {
+            step.handle(Millis(now), Event::Engine(Engine::Silent { since: Millis(heard), incarnation: None }));
+            match step.engine() {
+                Engine::Silent { since, .. } => *since,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(since(&mut step, 4_000, 0), Millis(0));
+        assert_eq!(since(&mut step, 5_000, 4_900), Millis(4_900), "its engine was told that it is crowded");
+        assert_eq!(since(&mut step, 6_000, 0), Millis(4_900));
+    }
+
+    #[test]
     fn an_answer_of_unknown_fate_is_no_duty_forgotten() {
         assert!(matches!(after_reading(&mut in_doubt(), WALL, None), Some(Duty::Drain { .. })));
         assert_eq!(after_reading(&mut in_doubt(), WALL + 30_000, None), None, "it may have been taken back");

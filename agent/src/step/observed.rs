@@ -207,7 +207,11 @@ impl Observed {
 
     fn engine_answers(&mut self, s: &mut Snapshot, now: Millis, engine: Engine) {
         let engine = match engine {
-            Engine::Silent { incarnation, .. } => Engine::Silent { since: self.engine_answered, incarnation },
+            // The engine itself may know of a later sign of life: a refusal says that the server lives.
+            Engine::Silent { since, incarnation } => {
+                self.engine_answered = self.engine_answered.max(since);
+                Engine::Silent { since: self.engine_answered, incarnation }
+            }
             other => {
                 self.engine_answered = now;
                 other
