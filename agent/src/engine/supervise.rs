@@ -55,6 +55,12 @@ const LOG_LIMIT: u64 = 16 << 20;
 /// So many of the log's last lines tell why a process did not start: Redis's own messages take up to four.
 const LAST_LINES: usize = 4;
 
+/// They are looked for in so many bytes at the end.
+const TAIL_BYTES: u64 = 64 * 1024;
+
+/// What may stand in the agent's environment and concerns no database: its way into Consul.
+const SECRETS: [&str; 2] = ["CONSUL_HTTP_TOKEN", "CONSUL_HTTP_AUTH"];
+
 /// A killed process frees its memory before it is gone: some 0.1 s a gigabyte.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
@@ -200,6 +206,9 @@ impl Supervisor {
         }
         let err = out.try_clone().map_err(EngineError::io("open", log))?;
         // Its own process group: a Ctrl-C at the agent's terminal is not for the database.
+        for secret in SECRETS {
+            command.env_remove(secret); // Its own users may read its environment.
+        }
         command.process_group(0).stdin(Stdio::null()).stdout(out).stderr(err).kill_on_drop(false);
         let program = PathBuf::from(command.as_std().get_program());
         let child = command.spawn().map_err(EngineError::io("run", &program))?;
@@ -372,8 +381,10 @@ fn describe(status: ExitStatus, log: &Path, offset: u64) -> String {
 fn tail(log: &Path, offset: u64) -> String {
     let mut text = Vec::new();
     let read = fs::File::open(log).and_then(|mut file| {
-        file.seek(SeekFrom::Start(offset))?;
-        file.read_to_end(&mut text)
+        // A server that ran for months may have said very much.
+        let end = file.metadata()?.len();
+        file.seek(SeekFrom::Start(offset.max(end.saturating_sub(TAIL_BYTES))))?;
+        file.take(TAIL_BYTES).read_to_end(&mut text)
     });
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
