@@ -94,7 +94,12 @@ async fn answer(state: &State, request: Request<Incoming>) -> Answer {
         return if request.method() == Method::POST { peer(state, request).await } else { not_allowed("POST") };
     }
     if let Some((served, "copy")) = instance_path(state, &path) {
-        return if request.method() == Method::POST { copy(served, &request) } else { not_allowed("POST") };
+        let proof = request.headers().get(PROOF_HEADER).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        return if request.method() == Method::POST {
+            copy(served, proof.to_owned()).await
+        } else {
+            not_allowed("POST")
+        };
     }
     let query = request.uri().query().map(str::to_owned);
     if let Some((served, "role")) = instance_path(state, &path)
@@ -241,15 +246,14 @@ async fn role(served: &Served) -> Answer {
 }
 
 /// A copy of an instance's database, for an agent that proves that it may replicate from it.
-fn copy(served: &Served, request: &Request<Incoming>) -> Answer {
+async fn copy(served: &Served, proof: String) -> Answer {
     let Some(copies) = &served.copies else {
         return text(StatusCode::NOT_FOUND, "this engine makes its copies by itself\n");
     };
-    let proof = request.headers().get(PROOF_HEADER).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    match copies.stream(proof) {
+    match copies.stream(&proof) {
         Ok(stream) => {
             let mut answer = Response::new(Either::Right(Copy(stream)));
-            answer.headers_mut().insert(SIZE_HEADER, copies.size().into());
+            answer.headers_mut().insert(SIZE_HEADER, copies.size().await.into());
             answer
         }
         Err(why) => text(StatusCode::FORBIDDEN, &format!("{why}\n")),

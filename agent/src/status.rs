@@ -3,7 +3,7 @@
 use crate::api::InstanceStatus;
 use crate::instance::role;
 use crate::step::Step;
-use election::{Address, Durability, Engine, EngineRole, Millis, Phase, Record, Role, Status, certificate};
+use election::{Durability, Engine, EngineRole, Millis, NodeId, Phase, Record, Role, Status, certificate};
 
 /// The instance's part of `/status`.
 pub(crate) fn instance(step: &Step, now: Millis, engine: &'static str) -> InstanceStatus {
@@ -72,17 +72,25 @@ fn lag(step: &Step, now: Millis) -> Option<u64> {
     Some(theirs.position.0.saturating_sub(mine.position.0))
 }
 
-/// The bytes of the master's log that this copy has not received. Only of a copy that is fed by the master it is known:
-/// other logs hold the same transactions in other places. Who lacks no transaction lacks no bytes.
+/// The bytes that this copy has not received: of the master's log, or of the hot replica's and what that lacks itself. Each
+/// log holds the same transactions in other places. Who lacks no transaction lacks no bytes.
 fn log_lag(step: &Step, transactions: u64) -> Option<u64> {
     if transactions == 0 {
         return Some(0);
     }
     let mine = step.engine().status()?;
-    let master = step.view().record.as_ref()?.master.as_ref()?;
-    let fed = mine.follows(&Address::new(master.address.clone(), master.port));
-    let theirs = step.peer(&master.id)?.status()?.shown.log.as_ref()?;
-    theirs.bytes_since(mine.shown.log.as_ref().filter(|_| fed)?)
+    let record = step.view().record.as_ref()?;
+    let master = &record.master.as_ref()?.id;
+    not_received(step, mine, master).or_else(|| {
+        let hot = &record.replica.as_ref()?.id;
+        not_received(step, mine, hot)?.checked_add(not_received(step, step.peer(hot)?.status()?, master)?)
+    })
+}
+
+/// The bytes of the log of `source`, if that is whom it follows, that a copy has not received.
+fn not_received(step: &Step, copy: &Status, source: &NodeId) -> Option<u64> {
+    let peer = step.peer(source).filter(|peer| copy.follows(&peer.beat.database))?;
+    peer.status()?.shown.log.as_ref()?.bytes_since(copy.shown.received.as_ref()?)
 }
 
 /// The database answers and is what the record says.

@@ -42,7 +42,7 @@ pub use proxy::{
 pub use read_agent::{DEFAULT_HTTP_PORT, DEFAULT_PRIORITY};
 pub use read_proxy::{DEFAULT_HOLD, DEFAULT_HTTP_LISTEN};
 pub use reader::parse_duration;
-pub use settings::{MARIADB_MANAGED, POSTGRES_MANAGED, REDIS_MANAGED, is_managed};
+pub use settings::{MARIADB_MANAGED, POSTGRES_MANAGED, REDIS_MANAGED, check_postgres, is_managed};
 
 /// The exit code of a process whose configuration is faulty: `EX_CONFIG` of sysexits.h.
 pub const EXIT_CONFIG: i32 = 78;

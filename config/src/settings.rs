@@ -83,8 +83,11 @@ pub const POSTGRES_MANAGED: &[(&str, &str)] = &[
 pub const MARIADB_MANAGED: &[(&str, &str)] = &[
     ("basedir", "set the instance's `bin` instead"),
     ("bind_address", "the instance listens where `node.address` says"),
+    ("binlog_do*", "a copy is told everything"),
     ("binlog_format", "copies are told rows"),
+    ("binlog_i*", "a copy is told everything"),
     ("datadir", "this is the instance's `data_dir`"),
+    ("debug_no_sync", "an acknowledged commit must be on disk"),
     ("general_log_file", "the agent keeps the server's output"),
     ("gtid_*", "the agent tells how far a copy has come by it"),
     ("init_file", "the agent sets its accounts up with it"),
@@ -112,6 +115,7 @@ pub const MARIADB_MANAGED: &[(&str, &str)] = &[
     ("skip_name_resolve", "peers and proxies knock without logging in"),
     ("skip_networking", "peers and proxies connect from other machines"),
     ("skip_slave_start", "the agent decides who follows whom"),
+    ("slave_exec_mode", "the copies would part silently"),
     ("slave_net_timeout", "the agent tells a silent link by it"),
     ("slave_skip_errors", "the copies would part silently"),
     ("slave_sql_verify_checksum", "damage must not spread silently"),
@@ -123,6 +127,9 @@ pub const MARIADB_MANAGED: &[(&str, &str)] = &[
     ("user", "the agent runs the server as a user that it chooses"),
     ("wsrep_*", "a group replaces Galera"),
 ];
+
+/// What MariaDB takes before the name of a setting ("Configuring MariaDB with Option Files", "Option Prefixes").
+const MARIADB_PREFIXES: [&str; 6] = ["autoset_", "disable_", "enable_", "loose_", "maximum_", "skip_"];
 
 /// How many databases a user may have. The agent adds one for its marker, and each costs memory when it is empty.
 const DATABASES: std::ops::RangeInclusive<u32> = 1..=1000;
@@ -139,7 +146,7 @@ pub(crate) fn check(reader: &Reader<'_>, setting: &Found<(String, String)>, engi
     let verdict = well_formed(name, value).and_then(|()| match engine {
         Some(Engine::Redis) => check_redis(name, value),
         Some(Engine::Postgres) => check_postgres(name, value),
-        Some(Engine::Mariadb) => managed(MARIADB_MANAGED, &name.to_ascii_lowercase().replace('-', "_")),
+        Some(Engine::Mariadb) => check_mariadb(name, value),
         None => Ok(()),
     });
     if let Err(message) = verdict {
@@ -175,7 +182,12 @@ fn check_redis(name: &str, value: &str) -> Result<(), String> {
     }
 }
 
-fn check_postgres(name: &str, value: &str) -> Result<(), String> {
+/// Refuses a setting of PostgreSQL that is not the user's, or that would break what the agent promises: why, and what to do.
+///
+/// # Errors
+///
+/// When it is refused.
+pub fn check_postgres(name: &str, value: &str) -> Result<(), String> {
     let (name, value) = (name.to_ascii_lowercase(), value.to_ascii_lowercase());
     match (name.as_str(), value.as_str()) {
         ("synchronous_commit", "on" | "remote_apply") | ("wal_level", "replica" | "logical") => Ok(()),
@@ -185,11 +197,28 @@ fn check_postgres(name: &str, value: &str) -> Result<(), String> {
                 .to_owned())
         }
         ("wal_level", _) => Err("leaves out what copies need; write \"replica\" or \"logical\"".to_owned()),
-        ("max_wal_senders", number) if number.parse::<u32>().is_ok_and(|n| n < LEAST_SENDERS) => {
+        ("max_wal_senders", number) if !number.parse::<u32>().is_ok_and(|n| n >= LEAST_SENDERS) => {
             Err(format!("leaves no room for the copies and their clones; write {LEAST_SENDERS} or more"))
         }
         _ => managed(POSTGRES_MANAGED, &name),
     }
+}
+
+fn check_mariadb(name: &str, value: &str) -> Result<(), String> {
+    let name = name.to_ascii_lowercase().replace('-', "_");
+    // The server takes each of these before any name, and some of them twice.
+    let mut bare = name.as_str();
+    while let Some(rest) = MARIADB_PREFIXES.iter().find_map(|prefix| bare.strip_prefix(prefix)) {
+        managed(MARIADB_MANAGED, bare)?;
+        bare = rest;
+    }
+    let unsafe_flush = ["nosync", "o_direct_no_fsync"].contains(&value.to_ascii_lowercase().as_str());
+    if bare == "innodb_flush_method" && unsafe_flush {
+        return Err(
+            "would let commits be acknowledged that are not on disk; write \"O_DIRECT\" or \"fsync\"".to_owned()
+        );
+    }
+    managed(MARIADB_MANAGED, bare)
 }
 
 /// Refuses a setting that is in the list.
@@ -271,6 +300,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn mariadb_takes_names_in_many_ways() {
+        for name in
+            ["binlog_do_db", "loose-replicate-ignore-db", "LOOSE_SKIP_LOG_BIN", "binlog-ignore-db", "skip_grant_tables"]
+        {
+            assert!(check_mariadb(name, "x").is_err(), "{name}");
+        }
+        for name in
+            ["binlog_row_image", "loose_innodb_buffer_pool_size", "skip_external_locking", "slave_parallel_threads"]
+        {
+            assert_eq!(check_mariadb(name, "1"), Ok(()), "{name}");
+        }
+        assert!(check_mariadb("innodb_flush_method", "nosync").is_err());
+        assert_eq!(check_mariadb("innodb-flush-method", "O_DIRECT"), Ok(()));
+    }
+
+    #[test]
     fn what_the_agent_manages_is_refused_with_the_reason() {
         for name in [
             "replicaof",
@@ -329,6 +374,7 @@ mod tests {
             ("wal_level", "logical", true),
             ("wal_level", "minimal", false),
             ("max_wal_senders", "2", false),
+            ("max_wal_senders", "0x2", false),
             ("max_wal_senders", "20", true),
             ("shared_buffers", "1GB", true),
             ("pg_stat_statements.track", "all", true),

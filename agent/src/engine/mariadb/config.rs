@@ -44,6 +44,8 @@ const OURS: &[(&str, &str)] = &[
     // What was received and acknowledged is applied after a crash, never fetched again.
     ("relay_log_recovery", "OFF"),
     ("relay_log_purge", "ON"),
+    // A copy that lacks a row says so.
+    ("slave_exec_mode", "STRICT"),
     // It boots harmless.
     ("read_only", "ON"),
     ("skip_slave_start", "ON"),
@@ -82,10 +84,11 @@ pub(super) fn generate(plan: &Plan) -> String {
     }
     lines.extend(plan.settings.iter().map(|(key, value)| format!("{key} = {}", quote(value))));
     lines.extend(OURS.iter().map(|(key, value)| format!("{key} = {value}")));
-    lines.push(format!("datadir = {}", plan.server_folder.display()));
-    lines.push(format!("socket = {}", plan.socket.display()));
-    lines.push(format!("pid_file = {}", plan.server_folder.join("mariadbd.pid").display()));
-    lines.push(format!("init_file = {}", plan.init_file.display()));
+    let path = |key: &str, path: &Path| format!("{key} = {}", quote(&path.to_string_lossy()));
+    lines.push(path("datadir", plan.server_folder));
+    lines.push(path("socket", plan.socket));
+    lines.push(path("pid_file", &plan.server_folder.join("mariadbd.pid")));
+    lines.push(path("init_file", plan.init_file));
     lines.push(format!("port = {}", plan.port));
     lines.push(format!("bind_address = {}", bind(plan.address, plan.several)));
     lines.push(format!("report_host = {}", plan.address));
@@ -96,7 +99,7 @@ pub(super) fn generate(plan: &Plan) -> String {
 }
 
 /// A value in which nothing is a comment or an escape.
-fn quote(value: &str) -> String {
+pub(super) fn quote(value: &str) -> String {
     let escaped: String =
         value.chars().flat_map(|c| if matches!(c, '"' | '\\') { vec!['\\', c] } else { vec![c] }).collect();
     format!("\"{escaped}\"")

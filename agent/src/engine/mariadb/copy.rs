@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::files;
@@ -38,6 +39,10 @@ const PIECES: usize = 8;
 
 /// How often the log says how far a copy is.
 const TELL_EVERY: Duration = Duration::from_secs(5);
+
+/// A receiver that takes nothing for this long is gone, or frozen: towards its end the tool keeps commits waiting, and they
+/// must not wait for another machine.
+const TAKES_NOTHING: Duration = Duration::from_secs(15);
 
 /// A source that sends nothing for this long is gone. The tool is silent while it waits for a lock.
 const SILENT: Duration = Duration::from_secs(60);
@@ -89,8 +94,9 @@ impl Copies {
     }
 
     /// About how many bytes a copy is: what the server has besides its logs.
-    pub(crate) fn size(&self) -> u64 {
-        size_of(&self.0.folder.join(files::SERVER))
+    pub(crate) async fn size(&self) -> u64 {
+        let folder = self.0.folder.join(files::SERVER);
+        tokio::task::spawn_blocking(move || size_of(&folder)).await.unwrap_or_default()
     }
 
     /// Starts a copy, if `proof` is one of the channel in force.
@@ -120,7 +126,7 @@ impl Copies {
         let child = command.spawn().map_err(|e| format!("{} does not run: {e}", source.tool.display()))?;
         let (pieces, stream) = mpsc::channel(PIECES);
         let group = source.group.clone();
-        tokio::spawn(async move { send(group, child, pieces).await });
+        tokio::spawn(async move { send(group, child, pieces, TAKES_NOTHING).await });
         Ok(stream)
     }
 }
@@ -148,7 +154,7 @@ fn proof(group: &str, channel: &Nonce, secret: &Secret) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-async fn send(group: String, mut child: Child, pieces: mpsc::Sender<io::Result<Bytes>>) {
+async fn send(group: String, mut child: Child, pieces: mpsc::Sender<io::Result<Bytes>>, patience: Duration) {
     info!(group, "a copy of this server is being sent");
     let words = tokio::spawn(last_words(child.stderr.take()));
     let mut sent = 0_u64;
@@ -159,8 +165,9 @@ async fn send(group: String, mut child: Child, pieces: mpsc::Sender<io::Result<B
                 Ok(0) => break,
                 Ok(n) => {
                     sent += n as u64;
-                    if pieces.send(Ok(Bytes::copy_from_slice(&buffer[..n]))).await.is_err() {
-                        warn!(group, sent, "whoever asked for the copy is gone");
+                    let piece = Ok(Bytes::copy_from_slice(&buffer[..n]));
+                    if !matches!(timeout(patience, pieces.send(piece)).await, Ok(Ok(()))) {
+                        warn!(group, sent, "whoever asked for the copy is gone, or takes nothing any more");
                         return; // The tool is killed with its handle.
                     }
                 }
@@ -210,6 +217,27 @@ pub(super) struct Fetch {
     /// The instance's data folder.
     pub(super) folder: PathBuf,
     pub(super) progress: Progress,
+    pub(super) wanted: Wanted,
+}
+
+/// Whether a copy is still wanted. What runs on a thread of its own goes on when the task that waits for it is ended.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wanted(Arc<Mutex<Option<GivenUp>>>);
+
+#[derive(Debug)]
+struct GivenUp;
+
+impl Wanted {
+    /// From here on nothing is done to the data folder any more.
+    pub(super) fn give_up(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(GivenUp);
+    }
+
+    /// Does something that must not happen, nor be under way, once the copy has been given up.
+    fn unless_given_up(&self, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let given_up = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if given_up.is_some() { Err(io::Error::other("it was given up meanwhile")) } else { act() }
+    }
 }
 
 impl Fetch {
@@ -226,15 +254,17 @@ impl Fetch {
     async fn fetch(&self, under_way: &Path) -> Result<(), String> {
         let began = Instant::now();
         info!(group = self.group, agent = self.agent, "copying the data of another node");
-        self.make(under_way).map_err(|e| format!("cannot make {}: {e}", under_way.display()))?;
+        let (fetch, folder) = (self.clone(), under_way.to_owned());
+        let made = tokio::task::spawn_blocking(move || fetch.wanted.unless_given_up(|| fetch.make(&folder))).await;
+        made.map_err(|e| e.to_string())?.map_err(|e| format!("cannot make {}: {e}", under_way.display()))?;
         self.receive(under_way).await?;
         info!(group = self.group, bytes = self.progress.now().bytes, "copied; making the copy whole");
         self.prepare(under_way).await?;
         if copied_at(under_way).is_none() {
             return Err("the copy does not say where its source stood".to_owned());
         }
-        let (from, to) = (under_way.to_owned(), self.folder.join(WHOLE));
-        let named = tokio::task::spawn_blocking(move || name_whole(&from, &to)).await;
+        let (from, to, wanted) = (under_way.to_owned(), self.folder.join(WHOLE), self.wanted.clone());
+        let named = tokio::task::spawn_blocking(move || name_whole(&from, &to, &wanted)).await;
         named.map_err(|e| e.to_string())?.map_err(|e| format!("cannot put the copy on disk: {e}"))?;
         let bytes = self.progress.now().bytes;
         info!(group = self.group, bytes, elapsed_ms = began.elapsed().as_millis() as u64, "the copy is whole");
@@ -267,7 +297,7 @@ impl Fetch {
         let words = tokio::spawn(last_words(child.stderr.take()));
         let mut told = Instant::now();
         loop {
-            let next = tokio::time::timeout(SILENT, response.chunk()).await;
+            let next = timeout(SILENT, response.chunk()).await;
             let piece =
                 next.map_err(|_| "its source fell silent".to_owned())?.map_err(|e| format!("the stream broke: {e}"))?;
             let Some(piece) = piece else { break };
@@ -313,11 +343,13 @@ async fn ended_well(mut child: Child, words: tokio::task::JoinHandle<String>) ->
 }
 
 /// Puts the copy on disk and gives it its name.
-fn name_whole(from: &Path, to: &Path) -> io::Result<()> {
-    remove_tree(to)?;
-    let folder = fs::File::open(from)?;
-    rustix::fs::syncfs(&folder)?;
-    fs::rename(from, to)?;
+fn name_whole(from: &Path, to: &Path, wanted: &Wanted) -> io::Result<()> {
+    // Large data take long to be written out, and the folder's name may belong to the next copy by then.
+    rustix::fs::syncfs(fs::File::open(from)?)?;
+    wanted.unless_given_up(|| {
+        remove_tree(to)?;
+        fs::rename(from, to)
+    })?;
     to.parent().map_or(Ok(()), |parent| fs::File::open(parent)?.sync_all())
 }
 
@@ -351,6 +383,32 @@ mod tests {
         assert!(stream.recv().await.unwrap().is_err(), "a copy that failed must not look whole");
         copies.forbid();
         assert!(copies.stream(&proof("g", &Nonce::from("n"), &Secret::new("s"))).is_err());
+    }
+
+    #[test]
+    fn a_copy_that_was_given_up_gets_no_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let [from, to] = [UNDER_WAY, WHOLE].map(|name| dir.path().join(name));
+        fs::create_dir(&from).unwrap();
+        let wanted = Wanted::default();
+        wanted.give_up();
+        assert!(name_whole(&from, &to, &wanted).is_err());
+        assert!(from.exists() && !to.exists());
+        name_whole(&from, &to, &Wanted::default()).unwrap();
+        assert!(to.exists());
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_holds_nothing_up() {
+        let mut command = Command::new("/bin/cat");
+        command.arg("/dev/zero").stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let child = command.spawn().unwrap();
+        let pid = child.id().unwrap();
+        let (pieces, _stream) = mpsc::channel(1);
+        send("g".to_owned(), child, pieces, Duration::from_millis(50)).await;
+        while fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+            tokio::task::yield_now().await; // It was killed, and ends in a moment.
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use election::LogPlace;
+use rustix::fs::FlockOperation;
 use tokio::process::Command;
 use tracing::info;
 
@@ -47,6 +48,15 @@ const SHOWN_LOGS: usize = 4;
 const FLAGS_AT: u64 = 21;
 const IN_USE: u8 = 1;
 
+/// What becomes of a copy that was fetched whole, when a server is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fetched {
+    /// It takes the data's place: the instance was told to follow.
+    Replaces,
+    /// It waits until then; unless it was taking the data's place already.
+    Waits,
+}
+
 impl Setup {
     /// Says that the entries of this folder are to be moved; before it is ours, so that a crash in between is met again.
     pub(super) fn begin_adoption(&self) -> Result<(), EngineError> {
@@ -58,28 +68,24 @@ impl Setup {
                     .to_owned(),
             });
         }
+        if is_data && is_in_use(&self.data_dir.join("ibdata1")) {
+            return Err(EngineError::Folder {
+                path: self.data_dir.clone(),
+                why: "is to be adopted, but a server still runs on it: nothing was touched. Shut that server down, and see \
+                      that nothing starts it again"
+                    .to_owned(),
+            });
+        }
         folder::write_private(&self.data_dir.join(ADOPTING), b"")
     }
 
     /// Brings to an end what a crash has interrupted: an adoption, a copy that was taking the data's place.
-    pub(super) fn settle(&self, program: &Program) -> Result<(), EngineError> {
+    pub(super) async fn settle(&self, program: &Program, copy: Fetched) -> Result<(), EngineError> {
         self.adopt_entries()?;
-        let at = |name: &str| self.data_dir.join(name);
-        let settled = || -> io::Result<()> {
-            remove_tree(&at(copy::UNDER_WAY))?;
-            remove_tree(&at(NEW))?;
-            if at(copy::WHOLE).exists() {
-                remove_tree(&at(OLD))?;
-                if at(SERVER).exists() {
-                    fs::rename(at(SERVER), at(OLD))?;
-                }
-                fs::rename(at(copy::WHOLE), at(SERVER))?;
-                fs::File::open(&self.data_dir)?.sync_all()?;
-                remove_file(&at(FRESH))?;
-            }
-            remove_tree(&at(OLD))
-        };
-        settled().map_err(EngineError::io("settle", &self.data_dir))?;
+        // Large data take a while to be removed.
+        let folder = self.data_dir.clone();
+        let settled = tokio::task::spawn_blocking(move || settle(&folder, copy)).await;
+        settled.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(EngineError::io("settle", &self.data_dir))?;
         self.check_version(program)
     }
 
@@ -166,7 +172,8 @@ impl Setup {
         if !output.status.success() {
             let words = [output.stderr, output.stdout].concat();
             let text = String::from_utf8_lossy(&words);
-            let last: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).take(4).collect();
+            let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+            let last = &lines[lines.len().saturating_sub(4)..];
             return Err(EngineError::StartFailed {
                 why: format!("{} failed: {}", program.install.display(), last.join(" | ")),
             });
@@ -181,29 +188,52 @@ impl Setup {
     }
 }
 
+fn settle(folder: &Path, copy: Fetched) -> io::Result<()> {
+    let at = |name: &str| folder.join(name);
+    remove_tree(&at(copy::UNDER_WAY))?;
+    remove_tree(&at(NEW))?;
+    if at(copy::WHOLE).exists() && (copy == Fetched::Replaces || !at(SERVER).exists()) {
+        if at(SERVER).exists() {
+            remove_tree(&at(OLD))?;
+            fs::rename(at(SERVER), at(OLD))?;
+        }
+        fs::rename(at(copy::WHOLE), at(SERVER))?;
+        fs::File::open(folder)?.sync_all()?;
+        remove_file(&at(FRESH))?;
+    }
+    remove_tree(&at(OLD))
+}
+
+/// Whether a server has the lock that InnoDB takes on its first file.
+fn is_in_use(file: &Path) -> bool {
+    let opened = fs::OpenOptions::new().read(true).write(true).open(file);
+    let locked = opened.map(|file| rustix::fs::fcntl_lock(file, FlockOperation::NonBlockingLockExclusive));
+    matches!(locked, Ok(Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS)))
+}
+
 /// Whether the server's last run did not close its binary log. Without one there is nothing to decide.
 pub(super) fn ended_badly(server: &Path) -> bool {
-    let Some(last) = logs(server).pop() else { return false };
+    let Some(last) = logs(server, 1).pop() else { return false };
     let mut flags = [0];
     let read = fs::File::open(&last).and_then(|log| log.read_exact_at(&mut flags, FLAGS_AT));
     read.is_ok() && flags[0] & IN_USE != 0
 }
 
-/// The files of the binary log, in their order.
-fn logs(server: &Path) -> Vec<PathBuf> {
+/// The last files of the binary log, the newest first. There may be thousands.
+fn logs(server: &Path, most: usize) -> Vec<PathBuf> {
     let index = fs::read_to_string(server.join("binlog.index")).unwrap_or_default();
-    let names = index.lines().filter_map(|line| Path::new(line.trim()).file_name());
-    names.map(|name| server.join(name)).filter(|path| path.is_file()).collect()
+    let names = index.lines().rev().filter_map(|line| Path::new(line.trim()).file_name());
+    names.map(|name| server.join(name)).filter(|path| path.is_file()).take(most).collect()
 }
 
 /// Where the binary log ends, with how large the files before are. Looked up on disk: the server would not answer while a
 /// write waits for room.
 pub(super) fn log_end(server: &Path) -> Option<LogPlace> {
-    let mut logs = logs(server);
-    let size = |path: &Path| fs::metadata(path).ok().map(|found| found.len());
-    let last = logs.pop()?;
-    let before = logs.iter().rev().take(SHOWN_LOGS).map_while(|log| size(log)).collect();
-    Some(LogPlace { file: log_number(last.file_name()?.to_str()?)?, offset: size(&last)?, before })
+    let logs = logs(server, SHOWN_LOGS + 1);
+    let size = |path: &PathBuf| fs::metadata(path).ok().map(|found| found.len());
+    let (last, before) = logs.split_first()?;
+    let before = before.iter().map_while(size).collect();
+    Some(LogPlace { file: log_number(last.file_name()?.to_str()?)?, offset: size(last)?, before })
 }
 
 /// The number in the name of a file of a log.
@@ -219,7 +249,7 @@ pub(super) fn keep_log(data_dir: &Path, to: &Path) -> Result<(), EngineError> {
     let pick = || -> io::Result<()> {
         remove_tree(&picked)?;
         fs::DirBuilder::new().mode(0o700).create(&picked)?;
-        for log in logs(&data_dir.join(SERVER)).into_iter().rev().take(KEPT_LOGS) {
+        for log in logs(&data_dir.join(SERVER), KEPT_LOGS) {
             if let Some(name) = log.file_name() {
                 fs::hard_link(&log, picked.join(name))?;
             }
@@ -259,6 +289,30 @@ mod tests {
         fs::write(dir.path().join("binlog.000010"), [0; 20]).unwrap();
         assert_eq!(log_end(dir.path()), Some(LogPlace { file: 10, offset: 20, before: vec![300] }));
         assert_eq!((log_number("binlog.000010"), log_number("binlog"), log_number("")), (Some(10), None, None));
+    }
+
+    #[test]
+    fn a_copy_takes_the_datas_place_when_it_is_told_to_or_had_begun_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let holds = |name: &str| fs::read_to_string(at(name).join("who")).ok();
+        let make = |name: &str| {
+            fs::create_dir(at(name)).unwrap();
+            fs::write(at(name).join("who"), name).unwrap();
+        };
+        for name in [SERVER, copy::WHOLE, copy::UNDER_WAY] {
+            make(name);
+        }
+        settle(dir.path(), Fetched::Waits).unwrap();
+        assert_eq!((holds(SERVER).as_deref(), holds(copy::UNDER_WAY)), (Some(SERVER), None));
+        assert_eq!(holds(copy::WHOLE).as_deref(), Some(copy::WHOLE), "it waits");
+        settle(dir.path(), Fetched::Replaces).unwrap();
+        assert_eq!((holds(SERVER).as_deref(), holds(OLD)), (Some(copy::WHOLE), None));
+        // A crash between the two renames.
+        fs::rename(at(SERVER), at(OLD)).unwrap();
+        make(copy::WHOLE);
+        settle(dir.path(), Fetched::Waits).unwrap();
+        assert_eq!((holds(SERVER).as_deref(), holds(OLD)), (Some(copy::WHOLE), None));
     }
 
     #[test]

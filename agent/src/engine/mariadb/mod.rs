@@ -32,11 +32,13 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 pub use self::boot::{Boot, judge as judge_boot};
-use self::config::Plan;
-use self::copy::{Copies, Fetch};
+use self::config::{Plan, quote};
+use self::copy::{Copies, Fetch, Wanted};
+use self::files::Fetched;
 use self::ops::Marking;
 use self::probe::{Answers, Follows, Memo, Stuck};
 use self::program::Program;
+use self::relay::Rest;
 pub(super) use self::sql::{Link, Target};
 use super::account::Account;
 use super::asker::{Asker, Server};
@@ -116,10 +118,12 @@ struct Copying {
     task: Option<JoinHandle<Result<(), String>>>,
     failed: Option<Instant>,
     progress: Progress,
+    wanted: Wanted,
 }
 
 impl Drop for Copying {
     fn drop(&mut self) {
+        self.wanted.give_up();
         if let Some(task) = &self.task {
             task.abort();
         }
@@ -216,9 +220,7 @@ impl Mariadb {
         let status = probe::status(&answers, &mut self.memo, incarnation, copying, self.kept);
         self.tell_stuck();
         let mut status = Status { disk_ok: self.setup.has_room(), ..status };
-        if status.is_master() {
-            status.shown.log = files::log_end(&self.setup.server_folder());
-        }
+        status.shown.log = files::log_end(&self.setup.server_folder());
         status.shown.copying = self.copying.as_ref().map(|copying| copying.progress.now());
         Ok(status)
     }
@@ -291,7 +293,7 @@ impl Mariadb {
     /// The same as [`launch`](Self::launch), and nothing is waited for any more, whatever comes of it.
     async fn launch_now(&mut self, roll_back: Option<u64>) -> Result<(), EngineError> {
         self.waiting = None;
-        self.launch(roll_back).await
+        self.launch(roll_back, Fetched::Waits).await
     }
 
     /// The first thing a new run is asked, by each agent that looks after it: to apply what an earlier one had received.
@@ -303,11 +305,18 @@ impl Mariadb {
         let link = self.link().await?;
         let rest = match &follows {
             Some(follows) => relay::apply_rest(link, follows).await,
-            None => Ok(false),
+            None => Ok(Rest::Nothing),
         };
         match rest {
-            Ok(true) => info!(group = self.setup.group, "applying what was received before the restart"),
-            Ok(false) => {}
+            Ok(Rest::Applies { parallel_threads }) => {
+                info!(group = self.setup.group, "applying what was received before the restart");
+                (self.memo.resting, self.memo.parallel_threads) = (true, parallel_threads);
+            }
+            Ok(Rest::Nothing) => {}
+            Ok(Rest::Lacks(gap)) => {
+                warn!(group = self.setup.group, "the relay log of the run before goes on after a gap: {gap}");
+                self.memo.untrusted = true;
+            }
             Err(error) if sql::code(&error).is_none() => return Err(error),
             Err(error) => {
                 // It may lack what was acknowledged: it proves nothing, and is made anew when it may follow.
@@ -342,9 +351,10 @@ impl Mariadb {
 
     /// Starts a new process. `roll_back`: what nobody acknowledged of the epoch that this node was master of is kept as a
     /// copy of the log, and rolled back.
-    async fn launch(&mut self, roll_back: Option<u64>) -> Result<(), EngineError> {
+    async fn launch(&mut self, roll_back: Option<u64>, copy: Fetched) -> Result<(), EngineError> {
+        self.drop_copy();
         self.setup.claim(|| self.setup.begin_adoption())?;
-        self.setup.settle(&self.program)?;
+        self.setup.settle(&self.program, copy).await?;
         if !self.setup.server_folder().exists() {
             self.setup.install(&self.program).await?;
         }
@@ -454,7 +464,7 @@ impl Mariadb {
             let answer = format!("the agent of the node whose database listens at {source} is not known yet");
             return Err(EngineError::Refused { op: "follow", answer });
         };
-        let progress = Progress::default();
+        let (progress, wanted) = (Progress::default(), Wanted::default());
         let fetch = Fetch {
             group: self.setup.group.clone(),
             agent,
@@ -465,12 +475,13 @@ impl Mariadb {
             account: self.setup.account.clone(),
             folder: self.setup.data_dir.clone(),
             progress: progress.clone(),
+            wanted: wanted.clone(),
         };
         // What it receives until then is of no use, and would be in the way.
         let link = self.link().await.map_err(EngineError::sql("follow"))?;
         link.run("STOP SLAVE").await.map_err(EngineError::sql("follow"))?;
         let task = Some(tokio::spawn(fetch.run()));
-        self.copying = Some(Copying { source: source.clone(), task, failed: None, progress });
+        self.copying = Some(Copying { source: source.clone(), task, failed: None, progress, wanted });
         self.memo.follows_with = Some((channel, secret));
         Ok(())
     }
@@ -503,7 +514,7 @@ impl Mariadb {
             return Ok(());
         }
         self.kill().await?;
-        self.launch(None).await?;
+        self.launch(None, Fetched::Replaces).await?;
         let deadline = Instant::now() + FOLLOW_LIMIT;
         while self.link().await.is_err() {
             self.supervisor.still_runs(START_POLL).await?;
@@ -649,8 +660,8 @@ impl Setup {
             "[mariadb-backup]\nuser = {}\npassword = {}\nsocket = {}\n[mariadbd]\ndatadir = {}\n",
             accounts::AGENT,
             target.password.reveal(),
-            target.socket.display(),
-            self.server_folder().display()
+            quote(&target.socket.to_string_lossy()),
+            quote(&self.server_folder().to_string_lossy())
         );
         for (path, text) in [
             (&settings, text),

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
-use super::probe::Stuck;
+use super::probe::{Follows, Stuck};
 use super::sql::{Answer, Link, literal};
 use super::{Mariadb, accounts, gtid, marker, note};
 use crate::engine::EngineError;
@@ -92,7 +92,7 @@ impl Op<'_> {
         EngineError::Refused { op: self.name, answer: answer.into() }
     }
 
-    async fn is_copy(&mut self) -> Result<Option<super::probe::Follows>, EngineError> {
+    async fn follows(&mut self) -> Result<Option<Follows>, EngineError> {
         let name = self.name;
         self.db.follows().await.map_err(EngineError::sql(name))
     }
@@ -115,7 +115,7 @@ impl Op<'_> {
         } else {
             self.end(RECEIVING).await?;
             if !self.ask(RECEIVING).await?.is_empty() {
-                return Err(self.refused("its thread that receives does not end"));
+                return Err(self.refused("its thread that receives does not end; it is tried again"));
             }
         }
         self.db.memo.cut = true;
@@ -128,10 +128,15 @@ impl Op<'_> {
         self.run("STOP SLAVE IO_THREAD").await
     }
 
-    /// Starts what receives, and what applies unless it is said to run.
-    async fn start_receiving(&mut self, statement: &str) -> Result<(), EngineError> {
+    /// Starts what receives, by all its threads what applies.
+    async fn start_following(&mut self) -> Result<(), EngineError> {
+        if let Some(threads) = &self.db.memo.parallel_threads {
+            let threads = format!("SET GLOBAL slave_parallel_threads = {threads}");
+            self.run(threads).await?;
+            self.db.memo.parallel_threads = None;
+        }
         self.db.memo.cut = false;
-        self.run(statement).await
+        self.run("START SLAVE").await
     }
 
     /// Waits until everything that was received is applied: what was acknowledged may be in the relay log alone, and the
@@ -139,21 +144,19 @@ impl Op<'_> {
     async fn apply_all(&mut self) -> Result<(), EngineError> {
         let deadline = Instant::now() + APPLY_LIMIT;
         loop {
-            let Some(follows) = self.is_copy().await? else { return Ok(()) };
+            let Some(follows) = self.follows().await? else { return Ok(()) };
             let applied = self.ask("SELECT @@global.gtid_slave_pos AS pos").await?;
             let applied = applied.first().and_then(|row| row.get("pos")).map_or(0, |pos| gtid::sequence(pos));
             let received = gtid::sequence(&follows.received);
-            if follows.all_applied || (follows.by_gtid && applied >= received) {
+            // Several threads may still be applying what the one that hands it out has read.
+            let all = if follows.by_gtid { applied >= received } else { follows.all_applied };
+            if all {
                 return Ok(());
             }
             if !follows.applying {
-                // Stopped by a restart, nothing is left of what was received then: that was applied at the start.
-                let left = follows.by_gtid && received > applied;
-                return if left {
-                    Err(self.refused("its SQL thread stopped before everything was applied"))
-                } else {
-                    Ok(())
-                };
+                // Stopped by a restart, nothing is left of what was received then, once that was applied at the start.
+                let left = follows.by_gtid || self.db.memo.resting;
+                return if left { Err(self.stopped_early(&follows)) } else { Ok(()) };
             }
             if Instant::now() >= deadline {
                 return Err(self.refused(format!("applied up to {applied}, received up to {received}")));
@@ -162,8 +165,20 @@ impl Op<'_> {
         }
     }
 
+    fn stopped_early(&self, follows: &Follows) -> EngineError {
+        let (group, node) = (&self.db.setup.group, &self.db.setup.site.node);
+        self.refused(format!(
+            "its SQL thread stopped before everything was applied ({}); `understudy reinit {group} {node}` makes the copy \
+             anew",
+            follows.apply_error()
+        ))
+    }
+
     async fn follow(&mut self, source: &Address, channel: Option<&(Nonce, Secret)>) -> Result<(), EngineError> {
         if self.db.is_copying_from(source) {
+            if let Some(channel) = channel {
+                self.db.memo.follows_with = Some(channel.clone());
+            }
             return Ok(());
         }
         self.db.drop_copy();
@@ -204,7 +219,7 @@ impl Op<'_> {
         ))
         .await
         .map_err(|e| e.without(&secret))?;
-        self.start_receiving("START SLAVE").await?;
+        self.start_following().await?;
         let memo = &mut self.db.memo;
         (memo.follows, memo.follows_with) = (Some(source.clone()), Some((channel, secret)));
         Ok(())
@@ -216,7 +231,7 @@ impl Op<'_> {
         if self.db.memo.cut {
             self.run("STOP SLAVE IO_THREAD").await?; // It may not have ended yet.
         }
-        let Some(follows) = self.is_copy().await? else { return Err(self.refused("it has no source")) };
+        let Some(follows) = self.follows().await? else { return Err(self.refused("it has no source")) };
         if follows.is_receiving() && follows.applying {
             return Ok(());
         }
@@ -224,9 +239,10 @@ impl Op<'_> {
             self.stop_receiving().await?;
             self.apply_all().await?;
             self.set_position().await?;
-            return self.start_receiving("START SLAVE").await;
+            return self.start_following().await;
         }
-        self.start_receiving("START SLAVE IO_THREAD").await
+        self.db.memo.cut = false;
+        self.run("START SLAVE IO_THREAD").await
     }
 
     /// Where to go on: what this server wrote as a master counts as well, and so does where a copy of another was made.
@@ -397,8 +413,10 @@ impl Op<'_> {
     /// A link tells by its account under which password it was made, and the exclusive one was given to one node. When
     /// none of another channel is there, what the server still lists is a link that broke without its notice.
     async fn expel(&mut self) -> Result<(), EngineError> {
-        let Some(channel) = self.db.memo.channel.clone() else { return Ok(()) };
-        self.lock_replicas_out(Some(&channel)).await?;
+        // After an agent's restart nobody knows who was given which: all are ended, and whoever may come again does.
+        if let Some(channel) = self.db.memo.channel.clone() {
+            self.lock_replicas_out(Some(&channel)).await?;
+        }
         self.end("SELECT id FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'").await
     }
 
@@ -406,7 +424,6 @@ impl Op<'_> {
         if self.db.memo.held.is_some() {
             return Err(EngineError::Held { op: self.name });
         }
-        let name = self.name;
         // One that still waits would only be waited for by the next.
         if let Some(before) = self.db.marking.take() {
             self.finish_mark(before).await?;
@@ -421,7 +438,6 @@ impl Op<'_> {
             let at = marker::write(&mut link, &wanted).await?;
             Ok((link, wanted, Position(gtid::sequence(&at))))
         });
-        self.name = name;
         self.finish_mark(task).await
     }
 

@@ -20,6 +20,9 @@ const ALL_APPLIED: &str = "Slave has read all relay log";
 /// The server's word that a fatal error ended a copy's receiving: its source does not have what it asks for.
 const NOT_IN_BINLOG: u32 = 1236;
 
+/// The server's word that an event of the relay log is not whole.
+const TORN_RELAY_LOG: u32 = 1594;
+
 /// What the agent itself has done to one run of a process.
 #[derive(Debug, Default)]
 pub(super) struct Memo {
@@ -47,8 +50,12 @@ pub(super) struct Memo {
     pub(super) acks: Acks,
     /// Why the data cannot go on from where it is, when that is known.
     pub(super) stuck: Option<Stuck>,
-    /// The data may lack what was acknowledged: part of a relay log could not be read.
+    /// The data may lack what was acknowledged: part of a relay log could not be read, or not be applied.
     pub(super) untrusted: bool,
+    /// What an earlier run had received is being applied.
+    pub(super) resting: bool,
+    /// By how many threads a copy is to apply when that is done, if not by one.
+    pub(super) parallel_threads: Option<u64>,
 }
 
 /// Why a copy does not go on.
@@ -174,6 +181,11 @@ impl Follows {
         }
     }
 
+    /// Why it applies no more, in the server's words.
+    pub(super) fn apply_error(&self) -> &str {
+        if self.apply_error.0 == 0 { "it was stopped" } else { &self.apply_error.1 }
+    }
+
     /// Its thread that receives runs, whether it has a connection or not.
     pub(super) fn is_receiving(&self) -> bool {
         self.receiving != "No"
@@ -254,8 +266,8 @@ impl Answers {
         let link = self.follows.as_ref().filter(|follows| follows.receiving == "Yes");
         Shown {
             position: Some(last).filter(|last| !last.is_empty()),
-            log: link.and_then(|follows| follows.log.clone()),
-            copying: None,
+            received: link.and_then(|follows| follows.log.clone()),
+            ..Shown::default()
         }
     }
 
@@ -310,7 +322,7 @@ pub(super) fn status(
         );
     }
     memo.stuck = stuck(answers, memo, kept);
-    let loading = answers.follows.as_ref().is_some_and(|f| f.applying && !f.by_gtid && !f.all_applied);
+    let loading = applies_rest(answers, memo);
     let role = role(answers, memo, copying);
     let marker = answers.marker.clone().filter(|_| !memo.untrusted);
     let marked_at = match (&memo.marked, &marker, &role) {
@@ -333,13 +345,35 @@ pub(super) fn status(
         open: master && !answers.read_only,
         guard: memo.guard || answers.semi_sync.enabled,
         fsync: true,
-        need: answers.semi_sync.enabled,
+        need: answers.semi_sync.enabled && answers.semi_sync.active,
         quiesced: memo.held.is_some(),
         channel: memo.channel.clone(),
         replicas: attached(answers, &memo.acks),
         shown: answers.shown(),
         role,
     }
+}
+
+/// Whether what an earlier run had received is being applied still. A thread that was stopped has not applied it.
+fn applies_rest(answers: &Answers, memo: &mut Memo) -> bool {
+    let Some(follows) = answers.follows.as_ref().filter(|follows| !follows.by_gtid && !memo.master) else {
+        memo.resting = false;
+        return false;
+    };
+    if follows.applying {
+        memo.resting &= !follows.all_applied;
+        return !follows.all_applied;
+    }
+    let (code, words) = &follows.apply_error;
+    if *code != 0 {
+        memo.resting = false;
+        // The end of what was never acknowledged may be torn; anything else was to be applied.
+        if *code != TORN_RELAY_LOG && !memo.untrusted {
+            tracing::error!("what was received before the restart cannot be applied: this copy is made anew ({words})");
+            memo.untrusted = true;
+        }
+    }
+    memo.resting
 }
 
 /// A replica that the server no longer waits for, although it was told to, counts as one that acknowledges nothing any more:
@@ -484,6 +518,38 @@ mod tests {
     }
 
     #[test]
+    fn what_was_received_before_a_restart_counts_when_it_is_applied() {
+        let marker = Marker { uid: "u".into(), epoch: 4, nonce: Nonce::from("n"), counter: 1 };
+        let rest = |applying: &str, state: &str, error: &str| {
+            let row = row(&[
+                ("Slave_IO_Running", "No"),
+                ("Slave_SQL_Running", applying),
+                ("Slave_SQL_Running_State", state),
+                ("Using_Gtid", "No"),
+                ("Last_SQL_Errno", error),
+                ("Last_SQL_Error", "why"),
+            ]);
+            Answers { follows: Some(Follows::from_row(&row)), marker: Some(marker.clone()), ..copy("No", "No") }
+        };
+        let fresh = || Memo { resting: true, ..Memo::default() };
+        // applying, the thread's state, its error; loading, whether the marker counts
+        let rows = [
+            (("Yes", "Reading event from the relay log", "0"), true, true),
+            (("Yes", "Slave has read all relay log; waiting for more updates", "0"), false, true),
+            (("No", "", "0"), true, true),
+            (("No", "", "1062"), false, false),
+            (("No", "", "1594"), false, true),
+        ];
+        for ((applying, state, error), loading, counts) in rows {
+            let status = told(&rest(applying, state, error), &mut fresh());
+            assert_eq!((status.loading, status.marker.is_some()), (loading, counts), "{applying} {state} {error}");
+        }
+        let mut memo = fresh();
+        told(&rest("Yes", ALL_APPLIED, "0"), &mut memo);
+        assert!(!told(&rest("No", "", "0"), &mut memo).loading, "stopped when all was applied");
+    }
+
+    #[test]
     fn commits_that_did_not_wait_are_noticed() {
         let sync = |active, waiting, unanswered| Answers {
             semi_sync: SemiSync { enabled: true, active, waiting, acknowledged: 5, unanswered },
@@ -505,5 +571,6 @@ mod tests {
         memo.acks.begin();
         assert_eq!(lag(&sync(true, 0, 1), &mut memo), 0);
         assert!(lag(&sync(false, 0, 1), &mut memo) >= 60, "it waits no more");
+        assert!(told(&sync(true, 0, 1), &mut memo).need && !told(&sync(false, 0, 1), &mut memo).need);
     }
 }

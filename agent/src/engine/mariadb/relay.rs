@@ -12,26 +12,58 @@ const PAGE: usize = 500;
 /// Where the first event of a log stands.
 const FIRST_EVENT: u64 = 4;
 
-/// Starts to apply it; whether there is any. While it is applied the instance counts as loading.
-pub(super) async fn apply_rest(link: &mut Link, follows: &Follows) -> Result<bool, sqlx::Error> {
+/// What there is to apply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// All is applied.
+    Nothing,
+    /// It is being applied. Meanwhile the instance counts as loading.
+    Applies {
+        /// By how many threads a copy applied before, if not by one.
+        parallel_threads: Option<u64>,
+    },
+    /// What comes next in the relay log does not follow on what was applied: something is missing. A sentence says what.
+    Lacks(String),
+}
+
+/// Starts to apply it. One thread does it, whatever is configured: then its word that it has read all says that all is
+/// applied.
+pub(super) async fn apply_rest(link: &mut Link, follows: &Follows) -> Result<Rest, sqlx::Error> {
     if follows.relay_file.is_empty() || follows.is_receiving() || follows.applying {
-        return Ok(false);
+        return Ok(Rest::Nothing);
     }
-    let row = link.ask_one("SELECT @@global.gtid_slave_pos AS pos, @@global.gtid_binlog_pos AS written").await?;
+    let row = link
+        .ask_one(
+            "SELECT @@global.gtid_slave_pos AS pos, @@global.gtid_binlog_pos AS written, \
+             @@global.slave_parallel_threads AS threads",
+        )
+        .await?;
     let last = |key: &str| row.get(key).map_or(0, |list| gtid::sequence(list));
     let applied = last("pos").max(last("written"));
-    let Some((file, position)) = first_after(link, follows, applied).await? else { return Ok(false) };
+    let Some((file, begins)) = first_after(link, follows, applied).await? else { return Ok(Rest::Nothing) };
+    if applied.checked_add(1) != Some(begins.sequence) {
+        return Ok(Rest::Lacks(format!("transaction {applied} is applied, and the next one is {}", begins.sequence)));
+    }
+    let position = begins.position;
+    let parallel_threads = row.get("threads").and_then(|threads| threads.parse().ok()).filter(|threads| *threads > 0);
+    if parallel_threads.is_some() {
+        link.run("SET GLOBAL slave_parallel_threads = 0").await?;
+    }
     link.run(format!(
         "CHANGE MASTER TO MASTER_USE_GTID = no, RELAY_LOG_FILE = {}, RELAY_LOG_POS = {position}",
         literal(&file)
     ))
     .await?;
     link.run("START SLAVE SQL_THREAD").await?;
-    Ok(true)
+    Ok(Rest::Applies { parallel_threads })
 }
 
 /// Where the first transaction beyond `applied` begins.
-async fn first_after(link: &mut Link, follows: &Follows, applied: u64) -> Result<Option<(String, u64)>, sqlx::Error> {
+async fn first_after(
+    link: &mut Link,
+    follows: &Follows,
+    applied: u64,
+) -> Result<Option<(String, Begins)>, sqlx::Error> {
     let (mut file, mut position, mut seen) = (follows.relay_file.clone(), follows.relay_position, 0);
     loop {
         let from = literal(&file);
@@ -48,14 +80,19 @@ async fn first_after(link: &mut Link, follows: &Follows, applied: u64) -> Result
     }
 }
 
-pub(super) fn begins_after(event: &Answer, applied: u64) -> Option<u64> {
+/// Where a transaction begins, and its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Begins {
+    position: u64,
+    sequence: u64,
+}
+
+pub(super) fn begins_after(event: &Answer, applied: u64) -> Option<Begins> {
     let words = event.get("Info").filter(|_| event.get("Event_type").is_some_and(|kind| kind == "Gtid"))?;
     let id =
         words.split_whitespace().find(|word| word.contains('-') && word.starts_with(|c: char| c.is_ascii_digit()))?;
-    if gtid::sequence(id) <= applied {
-        return None;
-    }
-    event.get("Pos")?.parse().ok()
+    let sequence = Some(gtid::sequence(id)).filter(|sequence| *sequence > applied)?;
+    Some(Begins { position: event.get("Pos")?.parse().ok()?, sequence })
 }
 
 /// The relay log goes on in another file. Its source's own rotations are in it as well: they name a file of the source.
@@ -75,7 +112,8 @@ mod tests {
 
     #[test]
     fn the_first_transaction_beyond_what_was_applied_is_found() {
-        assert_eq!(begins_after(&event("Gtid", "301", "BEGIN GTID 0-7-12"), 11), Some(301));
+        let begins = Begins { position: 301, sequence: 12 };
+        assert_eq!(begins_after(&event("Gtid", "301", "BEGIN GTID 0-7-12"), 11), Some(begins));
         assert_eq!(begins_after(&event("Gtid", "301", "GTID 0-7-12"), 12), None);
         assert_eq!(begins_after(&event("Xid", "301", "COMMIT /* xid=0-7-12 */"), 11), None);
     }

@@ -62,7 +62,15 @@ impl Node {
 
 /// A master, and a copy whose acknowledgement each of its commits waits for.
 async fn pair() -> (Node, Node) {
-    let (mut source, mut node) = (Node::master().await, Node::started().await);
+    pair_with(&[]).await
+}
+
+/// The same, the copy with these settings.
+async fn pair_with(settings: &[(&str, &str)]) -> (Node, Node) {
+    let (mut source, mut node) = (Node::master().await, Node::prepared());
+    node.config.settings.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+    node.open().await.unwrap();
+    node.apply(EngineOp::Start).await;
     let channel = EngineOp::Channel { name: Nonce::from("c"), secret: Secret::new("s"), exclusive: true };
     source.apply(channel).await;
     let to = format!(
@@ -220,6 +228,26 @@ async fn a_copy_that_was_sealed_acknowledges_nothing() {
     assert!(node.status().await.is_sealed());
 }
 
+/// The thread that hands out what several others apply says that it has read all as soon as it has handed it out.
+#[tokio::test]
+async fn what_several_threads_have_still_to_apply_is_waited_for() {
+    const ROWS: u32 = 100;
+    let (mut source, mut node) = pair_with(&[("slave_parallel_threads", "4")]).await;
+    let (mut client, mut sql) = (source.sql().await, node.sql().await);
+    client.run("SET SESSION sql_log_bin = 1").await.unwrap();
+    client.run("CREATE DATABASE app").await.unwrap();
+    client.run("CREATE TABLE app.t (id INT PRIMARY KEY) ENGINE = InnoDB").await.unwrap();
+    sql.run("STOP SLAVE SQL_THREAD").await.unwrap();
+    for id in 0..ROWS {
+        client.run(format!("INSERT INTO app.t VALUES ({id})")).await.unwrap();
+    }
+    sql.run("START SLAVE SQL_THREAD").await.unwrap();
+    node.apply(EngineOp::Seal).await;
+    until("its promotion", async || node.engine().apply(&EngineOp::Promote).await.ok()).await;
+    let rows = sql.ask("SELECT COUNT(*) AS n FROM app.t").await.unwrap();
+    assert_eq!(rows[0]["n"], ROWS.to_string());
+}
+
 #[tokio::test]
 async fn held_writes_wait_and_are_released() {
     let mut node = Node::master().await;
@@ -266,6 +294,31 @@ async fn the_data_of_a_standalone_server_is_adopted() {
     assert_eq!(rows[0]["id"], "7");
     let entries: Vec<_> = fs::read_dir(&node.config.data_dir).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(!entries.iter().any(|name| name == "ibdata1"), "{entries:?}");
+}
+
+#[tokio::test]
+async fn data_that_a_server_still_runs_on_is_not_adopted() {
+    let mut before = Node::master().await;
+    let mut node = Node::prepared();
+    node.config.adopt = true;
+    fs::rename(before.server(), &node.config.data_dir).unwrap();
+    node.open().await.unwrap();
+    let error = node.engine().apply(&EngineOp::Start).await.unwrap_err().to_string();
+    assert!(error.contains("still runs on it") && error.contains("nothing was touched"), "{error}");
+    assert!(node.config.data_dir.join("ibdata1").exists());
+    before.apply(EngineOp::Kill).await;
+    node.apply(EngineOp::Start).await;
+    assert!(!node.status().await.empty);
+}
+
+#[tokio::test]
+async fn a_path_may_hold_what_means_something_in_the_servers_file() {
+    let mut node = Node::prepared();
+    node.config.data_dir = node.dir.path().join("data #1 \"x\"");
+    node.open().await.unwrap();
+    node.apply(EngineOp::Start).await;
+    assert!(node.status().await.is_sealed());
+    assert!(node.server().join("ibdata1").exists());
 }
 
 #[tokio::test]
