@@ -1,8 +1,10 @@
-//! What every benchmark's program is: one measurement, which ctrl-c ends together with all that it started.
+//! What every benchmark's program is: one measurement, which ctrl-c or SIGTERM ends together with all that it
+//! started.
 
 use anyhow::{Result, bail};
 use config::Engine;
 use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Reads an engine's name.
 #[allow(dead_code, reason = "not every benchmark can be asked for another engine")]
@@ -27,8 +29,10 @@ pub(crate) fn run(measure: impl Future<Output = Result<()>>) -> ExitCode {
 }
 
 async fn interruptible(measure: impl Future<Output = Result<()>>) -> Result<()> {
+    let mut terminated = signal(SignalKind::terminate())?;
     tokio::select! {
         result = measure => result,
         _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        _ = terminated.recv() => bail!("terminated"),
     }
 }

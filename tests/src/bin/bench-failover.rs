@@ -50,7 +50,7 @@ fn main() -> ExitCode {
 async fn measure(args: &Args) -> Result<()> {
     ensure!(!args.systems.is_empty(), "none of the systems looks after {}", args.engine.as_str());
     let rounds = args.systems.iter().map(|system| args.runs_of(*system)).max().unwrap_or_default();
-    let mut all = Vec::new();
+    let (mut all, mut failed) = (Vec::new(), 0);
     for fault in &args.faults {
         let mut samples = vec![Vec::new(); args.systems.len()];
         for run in 1..=rounds {
@@ -59,18 +59,31 @@ async fn measure(args: &Args) -> Result<()> {
                 if run > runs {
                     continue;
                 }
-                let sample = once(*system, args.engine, *fault).await?;
-                eprintln!("{} {} {run}/{runs}: {sample}", system.name(), fault.name());
-                samples.push(sample);
+                let name = format!("{} {} {run}/{runs}", system.name(), fault.name());
+                match once(*system, args.engine, *fault).await {
+                    Ok(sample) => {
+                        eprintln!("{name}: {sample}");
+                        samples.push(sample);
+                    }
+                    // An hour of other runs is worth more than the first refusal.
+                    Err(error) => {
+                        eprintln!("{name}: FAILED: {error:#}");
+                        failed += 1;
+                    }
+                }
             }
         }
         for (system, samples) in args.systems.iter().zip(&samples) {
+            if samples.is_empty() {
+                continue;
+            }
             let figures = Figures::of(*system, args.engine, *fault, samples);
             println!("{}", serde_json::to_string(&figures)?);
             all.push(figures);
         }
     }
     eprint!("\n{}", table(&all));
+    ensure!(failed == 0, "{failed} runs failed and are in no figure");
     Ok(())
 }
 

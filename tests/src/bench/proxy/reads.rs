@@ -81,9 +81,9 @@ impl Reader {
             }
             Self::Sysbench(program) => {
                 let mut command = sysbench(program, port);
-                command.args(["--threads", &clients.to_string(), "--events", &count.to_string()]);
-                command.args(["--time", "0", "--histogram", "on"]);
-                command.args(["--db-ps-mode", if prepared { "auto" } else { "disable" }, "run"]);
+                command.args([format!("--threads={clients}"), format!("--events={count}")]);
+                command.args(["--time=0", "--histogram=on"]);
+                command.args([if prepared { "--db-ps-mode=auto" } else { "--db-ps-mode=disable" }, "run"]);
                 let said = said(&mut command).await?;
                 let (rps, times) = sysbench_says(&said).with_context(|| format!("sysbench said {said}"))?;
                 Ok(Load { rps, p50_ms: percentile(&times, 0.5), p99_ms: percentile(&times, 0.99) })
