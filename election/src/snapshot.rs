@@ -46,6 +46,8 @@ pub struct Snapshot {
     pub awake_since: Millis,
     /// What this node has on disk.
     pub memory: Memory,
+    /// The newest record that this run of the agent has seen, whether it could be put on disk or not.
+    pub newest: Stamp,
     /// What became of this agent's last write to Consul.
     pub writing: Writing,
     /// A write of this run of the agent is known to have been applied, so nothing of an earlier run is in flight.
@@ -87,6 +89,7 @@ impl Snapshot {
             phase_since: now,
             awake_since: now,
             memory,
+            newest: Stamp::default(),
             writing: Writing::Settled,
             settled: false,
             certifying: None,

@@ -183,6 +183,8 @@ impl Observed {
         }
         let before = s.view.record.as_ref();
         let after = view.record.as_ref();
+        let ours = after.filter(|record| s.memory.uid.as_ref().is_none_or(|uid| *uid == record.uid));
+        s.newest = s.newest.max(ours.map(|record| record.stamp()).unwrap_or_default());
         let (was, is) = (before.map(|r| r.epoch), after.map(|r| r.epoch));
         if was != is {
             // At an agent's start nothing is known of when the epoch began: it counts as long ago.

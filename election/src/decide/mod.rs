@@ -90,7 +90,8 @@ fn untouched(s: &Snapshot) -> Option<Decision> {
 
 /// Why the record in Consul must not be acted on, if it must not. It never leads to a new group.
 fn distrust(s: &Snapshot) -> Option<Reason> {
-    let remembered = s.memory.stamp;
+    // A disk that does not take the record makes no older one true.
+    let remembered = s.memory.stamp.max(s.newest);
     if let Some(fault) = &s.view.fault {
         return Some(Reason::RecordUnreadable { fault: fault.clone() });
     }

@@ -172,6 +172,7 @@ pub(crate) fn world(me: &str) -> Snapshot {
         epoch_since: Millis(NOW.0 - 600_000),
         phase_since: Millis(NOW.0 - 600_000),
         awake_since: Millis(NOW.0 - 600_000),
+        newest: Stamp::default(),
         memory: Memory {
             uid: Some("uid".into()),
             stamp: record().stamp(),

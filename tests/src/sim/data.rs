@@ -164,8 +164,10 @@ pub(crate) struct LogDisk {
     pub(crate) applied: Knot,
     /// PostgreSQL: a copy under construction; a start throws it away.
     pub(crate) incomplete: bool,
-    /// MariaDB: a copy that is whole, and takes the data's place at the next start.
+    /// MariaDB: a copy that is whole, and waits to take the data's place.
     pub(crate) whole: Option<Knot>,
+    /// It does so at the next start: the instance was told to follow.
+    pub(crate) replaces: bool,
     /// The planted bug's: half a copy.
     pub(crate) torn: bool,
     /// The epoch whose tail is kept.

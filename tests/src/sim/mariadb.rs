@@ -63,7 +63,7 @@ impl World {
     pub(crate) fn boot_mariadb(&mut self, n: usize) -> (Knot, Knot) {
         let rolls_back = matches!(self.judged(n), Boot::RollBack { .. });
         let log = &mut self.nodes[n].disk.log;
-        if let Some(whole) = log.whole.take() {
+        if let Some(whole) = log.whole.take_if(|_| std::mem::take(&mut log.replaces) || !log.made) {
             (log.received, log.written, log.applied) = (whole, whole, whole);
             (log.made, log.fresh, log.ended_badly, log.source) = (true, false, false, None);
         }
@@ -300,11 +300,14 @@ impl World {
             return Ok(());
         }
         agent.adapter.copying = None;
-        if self.nodes[n].disk.log.whole.is_some() {
+        // A hot replica that goes on keeps its data.
+        let may_replace = channel.is_some();
+        if may_replace && self.nodes[n].disk.log.whole.is_some() {
             let incarnation = self.database(n, run).map(|p| p.incarnation.clone()).unwrap_or_default();
             let result = super::checks::may_be_wiped(&self.consul, n, &incarnation);
             self.check(result);
             self.kill_database(n, "a copy takes its data's place");
+            self.nodes[n].disk.log.replaces = true;
             self.start_database(n);
             return Err("a copy takes the data's place".to_owned());
         }
@@ -323,6 +326,9 @@ impl World {
         };
         let worthless = self.nodes[n].disk.log.fresh && marker.is_none();
         if worthless || stopped.is_some_and(|stopped| self.is_replaceable(n, marker.as_ref(), stopped)) {
+            if !may_replace {
+                return Err("it cannot go on from where it is".to_owned());
+            }
             return self.begin_copy(n, run, boot, Source { node: source, channel, secret });
         }
         let wanted = Source { node: source, channel: channel.clone(), secret: secret.clone() };
@@ -379,7 +385,7 @@ impl World {
             (sql.source, sql.stopped) = (None, None);
         }
         let log = &mut self.nodes[n].disk.log;
-        (log.source, log.received, log.fresh) = (None, log.written, false);
+        (log.source, log.received, log.fresh, log.whole) = (None, log.written, false, None);
         self.wait_for(n, run, Waits::Nobody);
         self.note(n, boot, run, |memo| memo.guard = false);
         let result = self.ledger.may_be_promoted(n, &incarnation);

@@ -26,6 +26,8 @@ const PATIENCE_US: u64 = 2_000_000;
 #[derive(Default)]
 pub(crate) struct Pursuit {
     wish: Option<Source>,
+    /// The data may be replaced for it: not those of a hot replica that goes on.
+    may_replace: bool,
     /// The number of the question that is under way.
     asking: u64,
     not_before: u64,
@@ -368,6 +370,7 @@ impl World {
         let now = self.now;
         let Some(pursuit) = self.pursuit(n, boot) else { return Ok(()) };
         let before = pursuit.wish.take();
+        pursuit.may_replace = channel.is_some();
         let wish = match channel {
             Some((channel, secret)) => Source { node: source, channel, secret: secret.to_owned() },
             None => match (before, recalled) {
@@ -450,11 +453,12 @@ impl World {
         let again = self.now + AGAIN_US;
         let Some(pursuit) = self.pursuit(n, boot).filter(|p| p.asking == number) else { return };
         (pursuit.asking, pursuit.not_before) = (0, again);
-        let wish = pursuit.wish.clone();
+        let (wish, may_replace) = (pursuit.wish.clone(), pursuit.may_replace);
         let Some(run) = self.nodes[n].database.as_ref().filter(|p| !p.is_master()).map(|p| p.run) else { return };
         match (verdict, wish) {
             (Some(Verdict::Fits), Some(wish)) => self.point(n, run, wish),
             (Some(Verdict::Parted), Some(wish)) if never => self.point(n, run, wish),
+            (Some(Verdict::Parted | Verdict::Apart), Some(_)) if !may_replace => {}
             (Some(Verdict::Parted), Some(_)) => {
                 let rewinds = self.rng.chance(700);
                 self.rebuild(n, boot, rewinds);
@@ -479,6 +483,9 @@ impl World {
     /// The server is ended, and its copy wound back or cloned: it may take long, and be cut off at any time.
     fn rebuild(&mut self, n: usize, boot: u64, rewinds: bool) {
         let attempt = self.number();
+        let incarnation = self.nodes[n].database.as_ref().map(|p| p.incarnation.clone()).unwrap_or_default();
+        let result = super::checks::may_be_wiped(&self.consul, n, &incarnation);
+        self.check(result);
         let Some(pursuit) = self.pursuit(n, boot) else { return };
         pursuit.stage = Some(Stage::Making(attempt));
         let Some(wish) = pursuit.wish.clone() else { return };

@@ -183,7 +183,11 @@ impl Op<'_> {
         }
         self.db.drop_copy();
         let known = self.db.memo.follows_with.clone();
-        self.db.take_copy().await?;
+        // Who is told to go on as before is hot replica: the record names these data, and nothing replaces them.
+        let may_replace = channel.is_some();
+        if may_replace {
+            self.db.take_copy().await?;
+        }
         let name = self.name;
         let answers = self.db.answers().await.map_err(EngineError::sql(name))?;
         let (channel, secret) = match channel.cloned().or(known.clone()) {
@@ -196,10 +200,14 @@ impl Op<'_> {
             None => return Err(self.refused(format!("no password to follow {source} with is known"))),
         };
         let worthless = !answers.has_schemas && answers.marker.is_none();
-        let stuck = self.db.memo.stuck.take();
-        if worthless || self.db.memo.untrusted || matches!(stuck, Some(Stuck::Replaceable(_))) {
+        if worthless || self.db.memo.untrusted || matches!(self.db.memo.stuck, Some(Stuck::Replaceable(_))) {
+            if !may_replace {
+                return Err(self.refused("it cannot go on from where it is, and its data stay while it is hot replica"));
+            }
+            self.db.memo.stuck = None;
             return self.db.begin_copy(source, channel, secret).await;
         }
+        self.db.memo.stuck = None;
         let same = answers.follows.as_ref().is_some_and(|f| f.source == *source && f.logs_in_by(&channel));
         if same && known.as_ref().is_some_and(|(_, had)| *had == secret) {
             self.db.memo.follows = Some(source.clone());
