@@ -137,6 +137,9 @@ pub enum EngineOp {
         source: Address,
         /// The password and its name; `None`: the one it has.
         channel: Option<(Nonce, Secret)>,
+        /// Whether the data may be replaced, where they cannot be gone on from. Not a hot replica's: the record names
+        /// them. Redis sees to it by itself, since a password lets in or does not.
+        replace: bool,
     },
     /// Become a master that is closed to clients' writes.
     Promote,

@@ -64,6 +64,8 @@ fn resume(s: &Snapshot, record: &Record, status: &Status, why: &str, loss: Optio
     let decision = submit(s, proposals::succeed(s, record, status, why, loss), Reason::Resuming);
     match decision.action {
         Action::Submit(_) if !status.is_sealed() => engine(EngineOp::Seal, Reason::Resuming),
+        // Once the record says so, nobody else is asked: what it goes on from has to outlast the next power cut.
+        Action::Submit(_) if s.policy.is_sync() && !status.fsync => engine(EngineOp::Fsync(true), Reason::Resuming),
         _ => decision,
     }
 }

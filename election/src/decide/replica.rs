@@ -122,7 +122,7 @@ fn understudy(s: &Snapshot, record: &Record, master: &Master, status: &Status, r
             // Sealed by an earlier run of this agent, whose takeover may be in flight (invariant 4).
             return submit(s, proposals::renew(s, record, false), Reason::Renewing);
         }
-        let order = EngineOp::Follow { source: master.endpoint(), channel: None };
+        let order = EngineOp::Follow { source: master.endpoint(), channel: None, replace: false };
         return engine(order, Reason::Unsealing { master: master.id.clone() });
     }
     if let Some(offer) = s.peers.get(&master.id).and_then(|p| p.beat.offer.as_ref()) {
@@ -132,7 +132,7 @@ fn understudy(s: &Snapshot, record: &Record, master: &Master, status: &Status, r
         };
         if offer.stamp == record.stamp() && channel.as_ref() != Some(&offer.channel) {
             let channel = Some((offer.channel.clone(), offer.secret.clone()));
-            let order = EngineOp::Follow { source: offer.source.clone(), channel };
+            let order = EngineOp::Follow { source: offer.source.clone(), channel, replace: false };
             return engine(order, Reason::Following { source_node: master.id.clone() });
         }
     }

@@ -89,8 +89,8 @@ fn source(s: &Snapshot, record: &Record) -> Option<NodeId> {
 /// Carries an offer out. Only an offer of the record's own stamp comes here: one made under an older record could
 /// replace a copy that has been certified since.
 fn follow(status: &Status, offer: &Offer, source_node: NodeId) -> Decision {
-    let order =
-        EngineOp::Follow { source: offer.source.clone(), channel: Some((offer.channel.clone(), offer.secret.clone())) };
+    let channel = Some((offer.channel.clone(), offer.secret.clone()));
+    let order = EngineOp::Follow { source: offer.source.clone(), channel, replace: true };
     let EngineRole::Follows { source, link_up, syncing, channel } = &status.role else {
         return engine(order, Reason::Following { source_node });
     };

@@ -254,6 +254,12 @@ impl World {
         let others = self.nodes.iter().enumerate().filter(|(n, _)| (forced || !self.sync()) && Some(*n) != new);
         let disowned: Vec<_> = others.filter_map(|(n, node)| node.database.as_ref().map(|p| (n, p.run))).collect();
         self.ledger.disowned.extend(disowned);
+        if forced || !self.sync() {
+            // It may be dead, and its last answers on their way.
+            let master = previous.master.as_ref();
+            let run = master.and_then(|m| m.incarnation.as_str().rsplit("-run").next()?.parse().ok());
+            self.ledger.disowned.extend(master.and_then(|m| index_of(&m.id)).zip(run));
+        }
         let Some(p) = named(&self.nodes, &master.id, &master.incarnation) else { return };
         let own = new.map(|n| (n, p.run));
         self.ledger.disowned.retain(|instance| Some(*instance) != own);

@@ -412,7 +412,7 @@ impl World {
         match op {
             EngineOp::Start | EngineOp::Kill | EngineOp::Stop | EngineOp::Reset => {}
             EngineOp::Seal => self.seal(n, run, boot),
-            EngineOp::Follow { source, channel } => {
+            EngineOp::Follow { source, channel, .. } => {
                 let source = node_at(source).ok_or("no such host")?;
                 return self.follow(n, run, boot, source, channel.as_ref().map(|(c, s)| (c, s.reveal())));
             }

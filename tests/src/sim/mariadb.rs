@@ -229,9 +229,9 @@ impl World {
                 self.stop_receiving(n, run);
                 Ok(())
             }
-            EngineOp::Follow { source, channel } => {
+            EngineOp::Follow { source, channel, replace } => {
                 let source = node_at(source).ok_or("no such host")?;
-                self.follow_mariadb(n, run, boot, source, channel.as_ref())
+                self.follow_mariadb(n, run, boot, source, channel.as_ref(), *replace)
             }
             EngineOp::Promote => self.promote_mariadb(n, run, boot),
             EngineOp::Open => {
@@ -294,14 +294,13 @@ impl World {
         boot: u64,
         source: usize,
         channel: Option<&(Nonce, Secret)>,
+        may_replace: bool,
     ) -> Result<(), String> {
         let Some(agent) = self.agent(n, boot) else { return Ok(()) };
         if agent.adapter.copying.as_ref().is_some_and(|copying| copying.source == source) {
             return Ok(());
         }
         agent.adapter.copying = None;
-        // A hot replica that goes on keeps its data.
-        let may_replace = channel.is_some();
         if may_replace && self.nodes[n].disk.log.whole.is_some() {
             let incarnation = self.database(n, run).map(|p| p.incarnation.clone()).unwrap_or_default();
             let result = super::checks::may_be_wiped(&self.consul, n, &incarnation);

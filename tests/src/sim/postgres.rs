@@ -26,7 +26,7 @@ const PATIENCE_US: u64 = 2_000_000;
 #[derive(Default)]
 pub(crate) struct Pursuit {
     wish: Option<Source>,
-    /// The data may be replaced for it: not those of a hot replica that goes on.
+    /// The data may be replaced for it.
     may_replace: bool,
     /// The number of the question that is under way.
     asking: u64,
@@ -201,9 +201,15 @@ impl World {
             EngineOp::Start | EngineOp::Kill | EngineOp::Stop | EngineOp::Reset | EngineOp::Fsync(_) => Ok(()),
             EngineOp::Keep { epoch } => self.keep_tail(n, *epoch),
             EngineOp::Fence => self.fence_postgres(n, run, boot),
-            EngineOp::Follow { source, channel } => {
+            EngineOp::Follow { source, channel, replace } => {
                 let source = node_at(source).ok_or("no such host")?;
-                self.wish(n, boot, source, channel.as_ref().map(|(name, secret)| (name.clone(), secret.reveal())))
+                self.wish(
+                    n,
+                    boot,
+                    source,
+                    channel.as_ref().map(|(name, secret)| (name.clone(), secret.reveal())),
+                    *replace,
+                )
             }
             EngineOp::Seal => self.seal_postgres(n, run, boot),
             EngineOp::Promote => self.promote_postgres(n, run, boot),
@@ -364,13 +370,20 @@ impl World {
     }
 
     /// It is told whom to follow from now on.
-    fn wish(&mut self, n: usize, boot: u64, source: usize, channel: Option<(Nonce, &str)>) -> Result<(), String> {
+    fn wish(
+        &mut self,
+        n: usize,
+        boot: u64,
+        source: usize,
+        channel: Option<(Nonce, &str)>,
+        may_replace: bool,
+    ) -> Result<(), String> {
         let recalled = self.nodes[n].database.as_ref().and_then(|p| p.sql.as_ref()).and_then(|sql| sql.source.clone());
         let recalled = recalled.or_else(|| self.nodes[n].disk.log.source.clone());
         let now = self.now;
         let Some(pursuit) = self.pursuit(n, boot) else { return Ok(()) };
         let before = pursuit.wish.take();
-        pursuit.may_replace = channel.is_some();
+        pursuit.may_replace = may_replace;
         let wish = match channel {
             Some((channel, secret)) => Source { node: source, channel, secret: secret.to_owned() },
             None => match (before, recalled) {
@@ -458,7 +471,9 @@ impl World {
         match (verdict, wish) {
             (Some(Verdict::Fits), Some(wish)) => self.point(n, run, wish),
             (Some(Verdict::Parted), Some(wish)) if never => self.point(n, run, wish),
-            (Some(Verdict::Parted | Verdict::Apart), Some(_)) if !may_replace => {}
+            (Some(Verdict::Parted | Verdict::Apart), Some(_)) if !may_replace => {
+                self.pursuit(n, boot).into_iter().for_each(|p| p.wish = None);
+            }
             (Some(Verdict::Parted), Some(_)) => {
                 let rewinds = self.rng.chance(700);
                 self.rebuild(n, boot, rewinds);

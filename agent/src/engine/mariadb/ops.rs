@@ -44,7 +44,7 @@ pub(super) async fn apply(db: &mut Mariadb, op: &EngineOp) -> Result<(), EngineE
         // Every write is on disk before it is answered, always.
         EngineOp::Fsync(_) => Ok(()),
         EngineOp::Seal => this.seal().await,
-        EngineOp::Follow { source, channel } => this.follow(source, channel.as_ref()).await,
+        EngineOp::Follow { source, channel, replace } => this.follow(source, channel.as_ref(), *replace).await,
         EngineOp::Promote => this.promote().await,
         EngineOp::Open => this.run("SET GLOBAL read_only = OFF").await,
         EngineOp::Fence => this.fence().await,
@@ -174,7 +174,12 @@ impl Op<'_> {
         ))
     }
 
-    async fn follow(&mut self, source: &Address, channel: Option<&(Nonce, Secret)>) -> Result<(), EngineError> {
+    async fn follow(
+        &mut self,
+        source: &Address,
+        channel: Option<&(Nonce, Secret)>,
+        may_replace: bool,
+    ) -> Result<(), EngineError> {
         if self.db.is_copying_from(source) {
             if let Some(channel) = channel {
                 self.db.memo.follows_with = Some(channel.clone());
@@ -183,8 +188,6 @@ impl Op<'_> {
         }
         self.db.drop_copy();
         let known = self.db.memo.follows_with.clone();
-        // Who is told to go on as before is hot replica: the record names these data, and nothing replaces them.
-        let may_replace = channel.is_some();
         if may_replace {
             self.db.take_copy().await?;
         }

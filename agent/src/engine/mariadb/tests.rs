@@ -373,7 +373,8 @@ async fn who_may_not_follow_is_told_why() {
     let mut node = Node::started().await;
     let source = Address::new("127.0.0.1", 1);
     let channel = Some((Nonce::from("c"), Secret::new("hunter2")));
-    let error = node.engine().apply(&EngineOp::Follow { source, channel }).await.unwrap_err().to_string();
+    let error =
+        node.engine().apply(&EngineOp::Follow { source, channel, replace: true }).await.unwrap_err().to_string();
     assert!(error.contains("127.0.0.1:1") && !error.contains("hunter2"), "{error}");
 }
 

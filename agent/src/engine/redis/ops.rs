@@ -23,7 +23,7 @@ pub(super) async fn apply(redis: &mut Redis, op: &EngineOp) -> Result<(), Engine
         EngineOp::Start | EngineOp::Kill | EngineOp::Stop | EngineOp::Reset => Ok(()),
         EngineOp::Keep { epoch } => keep(Op::of(redis, op), *epoch).await,
         EngineOp::Seal => Op::of(redis, op).run(&black_hole()).await.map(drop),
-        EngineOp::Follow { source, channel } => follow(Op::of(redis, op), source, channel.as_ref()).await,
+        EngineOp::Follow { source, channel, .. } => follow(Op::of(redis, op), source, channel.as_ref()).await,
         EngineOp::Promote => promote(Op::of(redis, op)).await,
         EngineOp::Open => Op::of(redis, op).run(&clients(true)).await.map(drop),
         EngineOp::Fence => fence(Op::of(redis, op)).await,

@@ -105,7 +105,11 @@ fn channel(name: &str, exclusive: bool) -> EngineOp {
 }
 
 fn follow(source: Address, name: &str) -> EngineOp {
-    EngineOp::Follow { source, channel: Some((Nonce::from(name), Secret::new(format!("secret-{name}")))) }
+    EngineOp::Follow {
+        source,
+        channel: Some((Nonce::from(name), Secret::new(format!("secret-{name}")))),
+        replace: true,
+    }
 }
 
 fn marker(counter: u64) -> Marker {
@@ -352,7 +356,7 @@ async fn another_password_means_another_link() {
     assert_eq!((master.stat("sync_full").await, master.stat("sync_partial_ok").await), (1, 1));
     // Said again, it changes nothing.
     replica.apply(follow(master.address(), "two")).await;
-    replica.apply(EngineOp::Follow { source: master.address(), channel: None }).await;
+    replica.apply(EngineOp::Follow { source: master.address(), channel: None, replace: false }).await;
     assert!(linked(&replica.status().await));
     assert_eq!(master.stat("sync_partial_ok").await, 1);
 }
@@ -368,7 +372,7 @@ async fn a_sealed_replica_goes_on_where_it_was() {
     set(&mut master.client().await, "a", "1").await.unwrap();
     assert_eq!(get(&mut replica.client().await, "a").await, None);
     replica.apply(EngineOp::Seal).await;
-    replica.apply(EngineOp::Follow { source: master.address(), channel: None }).await;
+    replica.apply(EngineOp::Follow { source: master.address(), channel: None, replace: false }).await;
     replica.until("the link", linked).await;
     assert_eq!((master.stat("sync_full").await, master.stat("sync_partial_ok").await), (1, 1));
     assert_eq!(get(&mut replica.client().await, "a").await.as_deref(), Some("1"));
