@@ -3,7 +3,7 @@
 use crate::api::InstanceStatus;
 use crate::instance::role;
 use crate::step::Step;
-use election::{Durability, Engine, EngineRole, Millis, NodeId, Phase, Record, Role, Status, certificate};
+use election::{Address, Durability, Engine, EngineRole, Millis, NodeId, Phase, Record, Role, Status, certificate};
 
 /// The instance's part of `/status`.
 pub(crate) fn instance(step: &Step, now: Millis, engine: &'static str) -> InstanceStatus {
@@ -78,19 +78,19 @@ fn log_lag(step: &Step, transactions: u64) -> Option<u64> {
     if transactions == 0 {
         return Some(0);
     }
-    let mine = step.engine().status()?;
     let record = step.view().record.as_ref()?;
-    let master = &record.master.as_ref()?.id;
-    not_received(step, mine, master).or_else(|| {
-        let hot = &record.replica.as_ref()?.id;
-        not_received(step, mine, hot)?.checked_add(not_received(step, step.peer(hot)?.status()?, master)?)
-    })
+    let at = |id: &NodeId| step.peer(id).and_then(|peer| Some((&peer.beat.database, peer.status()?)));
+    let hot = record.replica.as_ref().and_then(|replica| at(&replica.id));
+    lacks(step.engine().status()?, at(&record.master.as_ref()?.id)?, hot)
 }
 
-/// The bytes of the log of `source`, if that is whom it follows, that a copy has not received.
-fn not_received(step: &Step, copy: &Status, source: &NodeId) -> Option<u64> {
-    let peer = step.peer(source).filter(|peer| copy.follows(&peer.beat.database))?;
-    peer.status()?.shown.log.as_ref()?.bytes_since(copy.shown.received.as_ref()?)
+/// See [`log_lag`].
+fn lacks(mine: &Status, master: (&Address, &Status), hot: Option<(&Address, &Status)>) -> Option<u64> {
+    let of = |copy: &Status, (address, source): (&Address, &Status)| {
+        let received = copy.shown.received.as_ref().filter(|_| copy.follows(address))?;
+        source.shown.log.as_ref()?.bytes_since(received)
+    };
+    of(mine, master).or_else(|| of(mine, hot?)?.checked_add(of(hot?.1, master)?))
 }
 
 /// The database answers and is what the record says.
@@ -136,4 +136,59 @@ fn caveats(step: &Step, engine: &str) -> Vec<String> {
     let waits = step.policy().is_sync() && step.policy().fsync && replica.is_some_and(|r| !r.certificate.fsync);
     let not_yet = waits.then(|| "fsync is not in force yet: not both disks have said that they keep up".to_owned());
     std::iter::once(what.to_owned()).chain(not_yet).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use election::{Incarnation, Lineage, LogPlace, Position, Shown};
+
+    /// One whose log ends here, and who has received so much of another's.
+    fn status(log: u64, received: Option<(&Address, u64)>) -> Status {
+        let place = |offset| LogPlace { file: 1, offset, before: Vec::new() };
+        let role = received.map_or(EngineRole::Master, |(source, _)| EngineRole::Follows {
+            source: source.clone(),
+            link_up: true,
+            syncing: false,
+            channel: None,
+        });
+        Status {
+            incarnation: Incarnation::default(),
+            version: String::new(),
+            role,
+            loading: false,
+            empty: false,
+            persisted: true,
+            disk_ok: true,
+            kept: None,
+            lineage: Lineage::from("l"),
+            position: Position::default(),
+            marker: None,
+            marked_at: None,
+            open: false,
+            guard: false,
+            fsync: true,
+            need: false,
+            quiesced: false,
+            channel: None,
+            replicas: Vec::new(),
+            shown: Shown {
+                log: Some(place(log)),
+                received: received.map(|(_, offset)| place(offset)),
+                ..Shown::default()
+            },
+        }
+    }
+
+    #[test]
+    fn a_spare_lacks_what_its_source_lacks_as_well() {
+        let [a, b, c] = ["a", "b", "c"].map(|host| Address::new(host, 3306));
+        let (master, hot) = (status(1_000, None), status(500, Some((&a, 900))));
+        let lacked = |mine: &Status| lacks(mine, (&a, &master), Some((&b, &hot)));
+        assert_eq!(lacked(&hot), Some(100));
+        assert_eq!(lacked(&status(7, Some((&a, 400)))), Some(600), "fed by the master");
+        assert_eq!(lacked(&status(7, Some((&b, 450)))), Some(150), "50 of the hot replica's log, and what that lacks");
+        assert_eq!(lacked(&status(7, Some((&c, 450)))), None, "nobody knows that one's log");
+        assert_eq!(lacks(&status(7, Some((&b, 450))), (&a, &master), None), None);
+    }
 }

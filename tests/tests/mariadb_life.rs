@@ -181,36 +181,3 @@ async fn the_data_of_a_standalone_server_begin_a_group() -> Result<()> {
     assert_eq!(record.master.map(|m| m.id.to_string()).as_deref(), Some("db1"));
     Ok(())
 }
-
-/// A spare that receives slowly says how much it lacks, though its source is not the master.
-#[tokio::test]
-async fn a_slow_spare_says_how_many_transactions_and_bytes_it_lacks() -> Result<()> {
-    const ROWS: u64 = 200;
-    const ROW: u64 = 10_000;
-    let story = group(3).await?;
-    let cast = story.cast().await?;
-    let spare = cast.spares.first().context("no spare")?;
-    let slowly = |kib: u32| format!("SET GLOBAL read_binlog_speed_limit = {kib}");
-    as_agent(&story, spare).await?.run(&slowly(64)).await?;
-    let mut client = as_client(story.proxy_addr()).await?;
-    client.run("CREATE DATABASE IF NOT EXISTS test").await?;
-    client.run("CREATE TABLE test.large (id INT PRIMARY KEY, data TEXT)").await?;
-    for id in 0..ROWS {
-        client.run(&format!("INSERT INTO test.large VALUES ({id}, REPEAT('x', {ROW}))")).await?;
-    }
-    until("what the spare lacks", async || {
-        let said = story.agent(spare).await?;
-        let (Some(transactions), Some(bytes)) = (said.behind_transactions, said.behind_bytes) else { return Ok(None) };
-        // A file of the log ends somewhere, and so does what was received: not each row is lacked whole.
-        let about = ROW * transactions.saturating_sub(2)..(ROW + 1_000) * (transactions + 2);
-        anyhow::ensure!(about.contains(&bytes), "{transactions} transactions of {ROW} bytes are {bytes} bytes");
-        Ok((transactions > 2).then_some(()))
-    })
-    .await?;
-    as_agent(&story, spare).await?.run(&slowly(0)).await?;
-    until("that it lacks nothing", async || {
-        let said = story.agent(spare).await?;
-        Ok((said.behind_transactions == Some(0) && said.behind_bytes == Some(0)).then_some(()))
-    })
-    .await
-}
