@@ -182,11 +182,11 @@ fn check_redis(name: &str, value: &str) -> Result<(), String> {
     }
 }
 
-/// Refuses a setting of PostgreSQL that is not the user's, or that would break what the agent promises: why, and what to do.
+/// Refuses a setting of PostgreSQL that is not the user's, or would break what the agent promises.
 ///
 /// # Errors
 ///
-/// When it is refused.
+/// When it is refused: why, and what to do.
 pub fn check_postgres(name: &str, value: &str) -> Result<(), String> {
     let (name, value) = (name.to_ascii_lowercase(), value.to_ascii_lowercase());
     match (name.as_str(), value.as_str()) {

@@ -14,6 +14,9 @@ use super::EngineError;
 /// The file that says that a folder is ours.
 pub(crate) const IDENTITY: &str = "understudy.json";
 
+/// Part of a file system, and nobody's data.
+pub(crate) const LOST_AND_FOUND: &str = "lost+found";
+
 /// What stands in a folder's identity file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
@@ -91,7 +94,8 @@ pub(crate) fn clear(path: &Path, keep: &[&str]) -> Result<(), EngineError> {
     let clear = || -> io::Result<()> {
         for entry in fs::read_dir(path)? {
             let entry = entry?;
-            let kept = entry.file_name().to_str().is_some_and(|name| name == IDENTITY || keep.contains(&name));
+            let stays = |name: &str| [IDENTITY, LOST_AND_FOUND].contains(&name) || keep.contains(&name);
+            let kept = entry.file_name().to_str().is_some_and(stays);
             match (kept, entry.file_type()?.is_dir()) {
                 (true, _) => {}
                 (false, true) => fs::remove_dir_all(entry.path())?,
@@ -147,6 +151,14 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
 /// Removes a file, if it is there.
 pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
     unless_missing(fs::remove_file(path))
+}
+
+/// The same, so that a power cut does not bring it back.
+pub(crate) fn remove_for_good(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done.and_then(|()| path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())),
+    }
 }
 
 fn unless_missing(done: io::Result<()>) -> io::Result<()> {
@@ -246,7 +258,7 @@ fn judge(path: &Path, bytes: &[u8], group: &str) -> Found {
     }
 }
 
-/// The name of something in the folder. `lost+found` is part of a fresh file system, not data.
+/// The name of something in the folder that may be data.
 fn first_entry(path: &Path) -> Result<Option<OsString>, EngineError> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
@@ -256,7 +268,7 @@ fn first_entry(path: &Path) -> Result<Option<OsString>, EngineError> {
     };
     for entry in entries {
         let name = entry.map_err(EngineError::io("read", path))?.file_name();
-        if name != "lost+found" {
+        if name != LOST_AND_FOUND {
             return Ok(Some(name));
         }
     }
@@ -281,10 +293,23 @@ mod tests {
         let path = dir.path().join("data");
         assert_eq!(examine(&path, "g", false).unwrap(), Found::Empty);
         prepare(&path).unwrap();
-        fs::create_dir(path.join("lost+found")).unwrap();
+        fs::create_dir(path.join(LOST_AND_FOUND)).unwrap();
         assert_eq!(examine(&path, "g", false).unwrap(), Found::Empty);
         claim(&path, &identity("g")).unwrap();
         assert_eq!(examine(&path, "g", false).unwrap(), Found::Ours);
+    }
+
+    #[test]
+    fn what_is_cleared_stays_a_file_system_and_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path();
+        claim(path, &identity("g")).unwrap();
+        fs::create_dir(path.join(LOST_AND_FOUND)).unwrap();
+        fs::create_dir_all(path.join("data/below")).unwrap();
+        fs::write(path.join("log"), b"").unwrap();
+        clear(path, &["log"]).unwrap();
+        assert!(path.join(LOST_AND_FOUND).exists() && path.join("log").exists() && !path.join("data").exists());
+        assert_eq!(examine(path, "g", false).unwrap(), Found::Ours);
     }
 
     #[test]

@@ -197,11 +197,13 @@ pub(super) fn ident(agent: &str) -> String {
     format!("understudy {} {SUPERUSER}\n", double_quote(agent))
 }
 
+/// By these a connection to a machine that is gone ends within seconds.
+pub(super) const KEEPALIVES: &str = "keepalives_idle=2 keepalives_interval=1 keepalives_count=3 tcp_user_timeout=3000";
+
 /// Where the server replicates from. The password is in a file: it must not be in what views show.
 pub(super) fn source(source: &Address, role: &str, name: &str, passfile: &Path) -> String {
     format!(
-        "host={} port={} user={role} passfile={} application_name={name} connect_timeout=2 keepalives_idle=2 \
-         keepalives_interval=1 keepalives_count=3 tcp_user_timeout=3000",
+        "host={} port={} user={role} passfile={} application_name={name} connect_timeout=2 {KEEPALIVES}",
         source.host,
         source.port,
         conninfo_quote(&passfile.to_string_lossy())

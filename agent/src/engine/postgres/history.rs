@@ -1,8 +1,8 @@
 //! Whether a copy can be fed by another instance as it is: whether the one's history is the beginning of the other's.
 //!
 //! The number of a timeline does not name a history: two instances that are each promoted from the same one take the same
-//! number. So the last bytes that a copy has are compared as well; each record of the log holds a checksum and points at
-//! the one before it.
+//! number. So the places where each left the timelines before are compared as well, and the last bytes that a copy has;
+//! each record of the log holds a checksum and points at the one before it.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -32,6 +32,16 @@ pub(super) struct Own {
     pub(super) address: Address,
     /// It is fed at this moment.
     pub(super) receiving: bool,
+}
+
+impl Own {
+    /// The history of its timeline, if it has it.
+    fn history(&self) -> Option<String> {
+        if self.timeline <= 1 {
+            return Some(String::new());
+        }
+        std::fs::read_to_string(self.wal.join(history_name(self.timeline))).ok()
+    }
 }
 
 /// What comparing them has shown.
@@ -85,17 +95,23 @@ pub(super) async fn compare(own: &Own, at: &Address, secret: &Secret) -> Result<
         // Whether it may, and what it comes to, shows when it is asked again.
         let _ = link.run("CHECKPOINT").await;
     }
-    let limit = if timeline == own.timeline {
-        None
+    let theirs = if timeline > 1 {
+        let name = literal(&format!("pg_wal/{}", history_name(timeline)));
+        link.text(format!("SELECT convert_from(pg_read_binary_file({name}, 0, 1000000, true), 'UTF8')")).await?
     } else {
-        let name = format!("pg_wal/{timeline:08X}.history");
-        let sql = format!("SELECT convert_from(pg_read_binary_file({}, 0, 1000000, true), 'UTF8')", literal(&name));
-        let Some(switch) = link.text(sql).await?.and_then(|text| left_at(&text, own.timeline)) else {
-            return Ok(Verdict::Parted { fork: None, rewindable });
-        };
-        Some(switch)
+        Some(String::new())
     };
-    if let Some(fork) = limit.filter(|fork| own.end > *fork) {
+    let left = match (own.history(), &theirs) {
+        (Some(mine), Some(theirs)) if own.timeline <= timeline => {
+            parted_at(&course(&mine, own.timeline), &course(theirs, timeline))
+        }
+        (_, Some(theirs)) => left_at(theirs, own.timeline),
+        (_, None) => None,
+    };
+    if left.is_none() && timeline != own.timeline {
+        return Ok(Verdict::Parted { fork: None, rewindable });
+    }
+    if let Some(fork) = left.filter(|fork| own.end > *fork) {
         return Ok(Verdict::Parted { fork: Some(fork), rewindable });
     }
     if position.is_none_or(|position: u64| position < own.end) {
@@ -149,13 +165,42 @@ pub(super) fn file_name(timeline: u32, position: u64, segment: u64) -> String {
     format!("{timeline:08X}{:08X}{:08X}", number / per_log, number % per_log)
 }
 
-/// Where a history left a timeline: its lines are the timelines it went through, each with the position of its end.
+/// The name of the file of a timeline's history.
+fn history_name(timeline: u32) -> String {
+    format!("{timeline:08X}.history")
+}
+
+/// Where a history left a timeline.
 pub(super) fn left_at(history: &str, timeline: u32) -> Option<u64> {
-    let lines = history.lines().filter_map(|line| {
+    lines(history).find(|(line, _)| *line == timeline).map(|(_, end)| end)
+}
+
+/// The timelines that a history went through, each with the position of its end.
+fn lines(history: &str) -> impl Iterator<Item = (u32, u64)> {
+    history.lines().filter_map(|line| {
         let mut words = line.split_ascii_whitespace();
         Some((words.next()?.parse::<u32>().ok()?, lsn::parse(words.next()?)?))
-    });
-    lines.into_iter().find(|(line, _)| *line == timeline).map(|(_, end)| end)
+    })
+}
+
+/// The same with the timeline of the history itself, which has not ended.
+fn course(history: &str, timeline: u32) -> Vec<(u32, u64)> {
+    lines(history).chain([(timeline, u64::MAX)]).collect()
+}
+
+/// The last place that two histories have in common, unless they are the same.
+fn parted_at(mine: &[(u32, u64)], theirs: &[(u32, u64)]) -> Option<u64> {
+    let mut common = 0;
+    for ((timeline, end), (other, other_end)) in mine.iter().zip(theirs) {
+        if timeline != other {
+            return Some(common);
+        }
+        common = *end.min(other_end);
+        if end != other_end {
+            return Some(common);
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -169,6 +214,17 @@ mod tests {
         assert_eq!(left_at(history, 2), Some(0x1_0a00_0000));
         assert_eq!(left_at(history, 3), None);
         assert_eq!(left_at("nonsense", 1), None);
+    }
+
+    #[test]
+    fn histories_part_where_one_left_what_the_other_did_not() {
+        let mine = course("1\t0/100\tx\n2\t0/300\tx\n", 3);
+        let parted = |history: &str, timeline| parted_at(&mine, &course(history, timeline));
+        assert_eq!(parted("1\t0/100\ty\n\n2\t0/300\ty\n", 3), None);
+        assert_eq!(parted("1\t0/100\n2\t0/300\n3\t0/500\n", 4), Some(0x500));
+        assert_eq!(parted("1\t0/100\n2\t0/200\n", 3), Some(0x200));
+        assert_eq!(parted("1\t0/F0\n2\t0/400\n", 3), Some(0xf0));
+        assert_eq!(parted("1\t0/100\n", 3), Some(0x100));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A connection to the server as its superuser, over the socket in the instance's own folder; and one to another
 //! instance, over the network.
 
+use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,18 +27,24 @@ const DISK_FULL: &str = "53100";
 /// What the session of the one who asks on behalf of proxies is called.
 pub(super) const ASKER: &str = "understudy asker";
 
-/// How long another instance may take to answer.
+/// How long another instance may take to let the agent in.
 const REMOTE_LIMIT: Duration = Duration::from_secs(2);
 
-/// What the agent's own sessions are like: none of what they say may be in a log, since passwords are set by it; and no
-/// write of the agent's waits for a copy.
+/// How long it may take to answer all that it is asked then, a checkpoint among it: one that is gone answers never.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// Everything that the agent calls is the server's own: whoever may make functions could else have them run by a
+/// superuser.
+const NAMES: (&str, &str) = ("search_path", "pg_catalog");
+
+/// What the agent's own sessions are like: none of what they say may be in a log, since passwords are set by it.
 const SESSION: [(&str, &str); 7] = [
+    NAMES,
     ("log_statement", "none"),
     ("log_min_duration_statement", "-1"),
     ("log_min_error_statement", "panic"),
     ("log_duration", "off"),
     ("pg_stat_statements.track", "none"),
-    ("synchronous_commit", "local"),
     ("lock_timeout", "4s"),
 ];
 
@@ -87,16 +94,19 @@ impl Link {
             .username(role)
             .password(secret.reveal())
             .ssl_mode(PgSslMode::Prefer)
-            .application_name("understudy");
-        let late = || sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
-        tokio::time::timeout(REMOTE_LIMIT, Self::connect(options)).await.unwrap_or_else(|_| Err(late()))
+            .application_name("understudy")
+            .options([NAMES]);
+        within(REMOTE_LIMIT, Self::connect(options)).await
     }
 
     async fn connect(options: PgConnectOptions) -> Result<Self, sqlx::Error> {
         let options = options.database(DATABASE).statement_cache_capacity(0).disable_statement_logging();
         let connection = PgConnection::connect_with(&options).await?;
         let mut link = Self { connection, pid: 0 };
-        link.pid = link.text("SELECT pg_backend_pid()::text").await?.and_then(|t| t.parse().ok()).unwrap_or_default();
+        // No write of the agent's waits for a copy. Were this said with the other settings, the session could no more tell
+        // what stands for those that say nothing.
+        let sql = "SELECT pg_backend_pid()::text FROM set_config('synchronous_commit', 'local', false)";
+        link.pid = link.text(sql).await?.and_then(|t| t.parse().ok()).unwrap_or_default();
         Ok(link)
     }
 
@@ -121,6 +131,16 @@ impl Link {
         let Some(text) = self.text(sql).await? else { return Ok(None) };
         serde_json::from_str(&text).map(Some).map_err(|e| sqlx::Error::Decode(Box::new(e)))
     }
+}
+
+/// Gives up on another instance that does not answer.
+pub(super) async fn answered<T>(asking: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    within(ANSWER_LIMIT, asking).await
+}
+
+async fn within<T>(limit: Duration, asking: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    let late = || sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+    tokio::time::timeout(limit, asking).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// A text as a literal of SQL.

@@ -20,6 +20,7 @@ mod slots;
 mod start;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -28,7 +29,7 @@ use ::config::InstanceConfig;
 use election::{Address, EngineOp, Incarnation, Marker, Secret, Status};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tracing::info;
+use tracing::{info, warn};
 
 use self::config::Gate;
 pub(super) use self::link::{Link, Target};
@@ -36,6 +37,7 @@ use self::probe::{Answer, Around, Memo};
 use self::program::Program;
 use self::pursuit::Pursuit;
 use self::slots::Slots;
+use self::turn::Turns;
 use super::account::{self, Account};
 use super::asker::{Asker, Server};
 use super::setup::Setup;
@@ -47,6 +49,9 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long an orderly end may take: everything is put on disk in it.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether commits wait for enough. The server goes through all of its settings for it.
+const MIND_EVERY: Duration = Duration::from_secs(30);
 
 /// The log, in the instance's folder.
 const LOG: &str = "postgres.log";
@@ -75,6 +80,7 @@ pub struct Postgres {
     gate: Gate,
     pursuit: Pursuit,
     slots: Slots,
+    turns: Turns,
     /// The run that answered last; `None` before the process of now has answered.
     heard_from: Option<Incarnation>,
     /// When it did.
@@ -122,6 +128,7 @@ impl Postgres {
             memo: Memo::default(),
             pursuit: Pursuit::default(),
             slots: Slots::default(),
+            turns: Turns::default(),
             heard_from: None,
             heard: None,
             chain: None,
@@ -163,11 +170,34 @@ impl Postgres {
         }
     }
 
+    /// Tells, once, when commits wait for too little unless their session says more: a superuser may have changed that.
+    async fn mind_commits(&mut self) -> Result<(), sqlx::Error> {
+        if self.memo.commits_minded.is_some_and(|at| at.elapsed() < MIND_EVERY) {
+            return Ok(());
+        }
+        let Some(link) = &mut self.link else { return Ok(()) };
+        let sql = "SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit'";
+        let level = link.text(sql).await?.unwrap_or_default();
+        let lax = ::config::check_postgres("synchronous_commit", &level).is_err();
+        if lax && !self.memo.lax_commits {
+            let group = &self.setup.group;
+            warn!(
+                group,
+                level,
+                "commits may be acknowledged that the hot replica does not have on its disk: undo the ALTER SYSTEM, \
+                 DATABASE or ROLE that set `synchronous_commit`"
+            );
+        }
+        (self.memo.commits_minded, self.memo.lax_commits) = (Some(Instant::now()), lax);
+        Ok(())
+    }
+
     async fn look(&mut self) -> Result<Status, sqlx::Error> {
         let (answer, marker) = self.ask().await?;
         self.pursuit.has_come_back();
         self.pursue(&answer, marker.as_ref()).await;
         self.tend_slots().await;
+        self.mind_commits().await?;
         let fresh = self.setup.data_dir.join(FRESH).exists();
         let mut status = answer.status(Around {
             incarnation: self.incarnation(),
@@ -240,6 +270,7 @@ impl Postgres {
     /// Ends the process and removes everything in the folder but what says that it is ours.
     async fn reset(&mut self) -> Result<(), EngineError> {
         self.kill().await?;
+        let _turn = self.turns.next().await;
         let done = self.setup.clear(LOG).await;
         self.kept = self.setup.kept();
         done
@@ -252,7 +283,7 @@ impl Postgres {
             EngineOp::Reset => self.reset().await,
             EngineOp::Start => self.start().await,
             EngineOp::Fence => self.fence().await,
-            EngineOp::Follow { source, channel } => self.follow(source, channel.as_ref()).await,
+            EngineOp::Follow { source, channel, replace } => self.follow(source, channel.as_ref(), *replace).await,
             _ => match self.supervisor.life() {
                 Life::Down { why } => Err(EngineError::NotRunning { op: op.name(), why }),
                 Life::Running { .. } => ops::apply(self, op).await,
@@ -353,10 +384,10 @@ impl Setup {
         self.own(path)
     }
 
-    /// Removes a file of the instance's folder, if it is there.
+    /// Removes a file of the instance's folder for good, if it is there.
     fn remove(&self, name: &str) -> Result<(), EngineError> {
         let path = self.data_dir.join(name);
-        folder::remove_file(&path).map_err(EngineError::io("remove", &path))
+        folder::remove_for_good(&path).map_err(EngineError::io("remove", &path))
     }
 
     fn write_gate(&self, gate: Gate) -> Result<(), EngineError> {

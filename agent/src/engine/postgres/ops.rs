@@ -127,6 +127,9 @@ impl Postgres {
     /// Lets these in from now on.
     async fn let_in(&mut self, op: &'static str, gate: Gate) -> Result<(), EngineError> {
         self.setup.write_gate(gate)?;
+        // Until the server has read it, either may be in force.
+        let old = self.gate;
+        self.gate = Gate { clients: old.clients && gate.clients, exclusive: old.exclusive || gate.exclusive };
         let before = self.text(op, "SELECT pg_conf_load_time()::text").await?.unwrap_or_default();
         self.text(op, "SELECT pg_reload_conf()::text").await?;
         self.until(op, &format!("pg_conf_load_time() > {}::timestamptz", link::literal(&before))).await?;
@@ -205,8 +208,14 @@ async fn open(pg: &mut Postgres, op: &'static str) -> Result<(), EngineError> {
     if let Some(password) = folder::password(pg.setup.password_file.as_deref())? {
         pg.run(op, &marker::set_password(SUPERUSER, &password)).await?;
     }
+    if !pg.memo.opened && !pg.gate.clients {
+        // Who was at the door of the copy that this was has come in since.
+        pg.end_clients(op, "true").await?;
+    }
     let gate = Gate { clients: true, ..pg.gate };
-    pg.let_in(op, gate).await
+    pg.let_in(op, gate).await?;
+    pg.memo.opened = true;
+    Ok(())
 }
 
 /// The settings in force, as far as they change while the server runs.
@@ -271,6 +280,8 @@ async fn wait_for_nobody(pg: &mut Postgres, op: &'static str, guarded: bool) -> 
 }
 
 async fn exclusive(pg: &mut Postgres, op: &'static str, channel: &Nonce, secret: &Secret) -> Result<(), EngineError> {
+    // Should this not come to its end, it is ordered again.
+    pg.memo.channel = None;
     pg.run(op, &marker::set_password(HOT, secret)).await.map_err(|e| e.without(secret))?;
     let gate = Gate { exclusive: true, ..pg.gate };
     pg.let_in(op, gate).await?;

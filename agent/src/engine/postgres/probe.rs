@@ -1,5 +1,7 @@
 //! What a PostgreSQL says of itself: one question that answers with JSON, and the marker.
 
+use std::time::Instant;
+
 use election::{Address, Attached, Copying, EngineRole, Incarnation, Lineage, Marker, Nonce, Position, Shown, Status};
 use serde::Deserialize;
 
@@ -23,6 +25,12 @@ pub(super) struct Memo {
     pub(super) waits: bool,
     /// There is a hot replica, and no commit is to wait for it (`async`).
     pub(super) unneeded: bool,
+    /// Clients have been let in since this run was promoted.
+    pub(super) opened: bool,
+    /// When it was looked whether commits wait for enough.
+    pub(super) commits_minded: Option<Instant>,
+    /// They do not.
+    pub(super) lax_commits: bool,
 }
 
 /// The one question of a probe.
@@ -123,8 +131,10 @@ impl Answer {
         if !self.recovery {
             return EngineRole::Master;
         }
-        let link_up = self.is_fed();
-        let (source, channel) = match (follows, config::read_source(&self.source)) {
+        let configured = config::read_source(&self.source);
+        // Until it is told to follow whom it should, the one before may go on feeding it: that is no link to the other.
+        let link_up = self.is_fed() && follows.as_ref().is_none_or(|(source, _)| configured.as_ref() == Some(source));
+        let (source, channel) = match (follows, configured) {
             (Some((source, channel)), _) => (source.clone(), Some(channel.clone())),
             (None, Some(source)) => (source, None),
             // Told to receive no more, and it still does.

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::history::{self, Own, Verdict};
 use super::probe::Answer;
 use super::rebuild::{self, Plan, Tail};
-use super::{FRESH, Postgres, config, marker, slots};
+use super::{Postgres, config, link, marker, slots};
 use crate::engine::EngineError;
 use crate::engine::progress::Progress;
 
@@ -35,6 +35,8 @@ struct Wish {
     source: Address,
     channel: Nonce,
     secret: Secret,
+    /// Whether the data may be replaced for it.
+    may_replace: bool,
 }
 
 /// What is under way.
@@ -58,8 +60,12 @@ pub(super) struct Pursuit {
 #[derive(Debug)]
 struct Rebuild {
     stage: Stage,
-    /// What is to be saved of the former copy: its end, where it parted, and the epoch.
-    tail: Option<(Own, Option<u64>, u64)>,
+    /// Of whom.
+    source: Address,
+    /// What is to be saved of the former copy.
+    tail: Option<Tail>,
+    /// Whether winding back was worth a try.
+    rewind: bool,
     progress: Progress,
 }
 
@@ -110,11 +116,24 @@ impl Pursuit {
     /// Follows nobody any more.
     pub(super) fn give_up(&mut self) {
         self.stop_asking();
-        if let Some(Rebuild { stage: Stage::Making(task), .. }) = self.rebuild.take() {
+        self.stop_making();
+        *self = Self::default();
+    }
+
+    /// Makes no copy any more; gives what was to be saved of the former one.
+    fn stop_making(&mut self) -> Option<Tail> {
+        let rebuild = self.rebuild.take()?;
+        if let Stage::Making(task) = rebuild.stage {
             // Its tool ends with it.
             task.abort();
         }
-        *self = Self::default();
+        rebuild.tail
+    }
+
+    /// Whether a copy is being made of another than who is to be followed.
+    fn makes_another(&self) -> bool {
+        let Some(Rebuild { stage: Stage::Making(task), source, .. }) = &self.rebuild else { return false };
+        !task.is_finished() && self.wish.as_ref().is_some_and(|wish| wish.source != *source)
     }
 
     fn stop_asking(&mut self) {
@@ -134,15 +153,19 @@ impl Postgres {
         &mut self,
         source: &Address,
         channel: Option<&(Nonce, Secret)>,
+        may_replace: bool,
     ) -> Result<(), EngineError> {
         let before = self.pursuit.wish.take();
         if before.as_ref().is_none_or(|wish| wish.source != *source) {
             self.pursuit.slot = false;
         }
         let wish = match (channel, before) {
-            (Some((name, secret)), _) => Wish { source: source.clone(), channel: name.clone(), secret: secret.clone() },
-            (None, Some(before)) => Wish { source: source.clone(), ..before },
-            (None, None) => self.recall(source)?,
+            (Some((name, secret)), _) => {
+                let (channel, secret) = (name.clone(), secret.clone());
+                Wish { source: source.clone(), channel, secret, may_replace }
+            }
+            (None, Some(before)) => Wish { source: source.clone(), may_replace, ..before },
+            (None, None) => Wish { may_replace, ..self.recall(source)? },
         };
         self.pursuit.wish = Some(wish);
         (self.pursuit.not_before, self.pursuit.down_since) = (None, None);
@@ -151,6 +174,9 @@ impl Postgres {
             // What was wound back takes no connections before it has been fed, and its source of before may be gone.
             return self.point();
         }
+        if self.pursuit.makes_another() {
+            self.begin_again();
+        }
         if self.pursuit.is_rebuilding() {
             return Ok(());
         }
@@ -158,7 +184,12 @@ impl Postgres {
             return self.point();
         }
         // What is left to do is done by this and the next probes.
-        let Ok((answer, marker)) = self.ask().await else { return Ok(()) };
+        let (answer, marker) = match self.ask().await {
+            Ok(seen) => seen,
+            // The same, of one that was made by an earlier run of this agent.
+            Err(error) if link::is_not_ready(&error) && self.is_incomplete() => return self.point(),
+            Err(_) => return Ok(()),
+        };
         self.pursue(&answer, marker.as_ref()).await;
         if let Some(asking) = &mut self.pursuit.asking {
             let said = tokio::time::timeout(PATIENCE, asking).await;
@@ -176,7 +207,7 @@ impl Postgres {
         let path = self.setup.data_dir.join(config::PASSFILE);
         let text = std::fs::read_to_string(&path).map_err(EngineError::io("read", &path))?;
         let (channel, secret) = config::read_passfile(&text);
-        Ok(Wish { source: source.clone(), channel, secret })
+        Ok(Wish { source: source.clone(), channel, secret, may_replace: false })
     }
 
     /// Lets what is under way go on.
@@ -190,7 +221,7 @@ impl Postgres {
         let early = self.pursuit.is_early();
         let Some(rebuild) = &mut self.pursuit.rebuild else { return };
         let done = match &mut rebuild.stage {
-            Stage::Failed if !early => return self.rebuild(None, false),
+            Stage::Failed if !early => return self.begin_again(),
             Stage::Failed => return,
             Stage::Starting if self.supervisor.life().ended().is_some() => {
                 Err(EngineError::StartFailed { why: "it ended with the copy that was made".to_owned() })
@@ -199,8 +230,9 @@ impl Postgres {
             Stage::Making(task) if !task.is_finished() => return,
             Stage::Making(task) => match task.await {
                 Ok(Ok(slot)) => {
-                    self.pursuit.slot = slot;
-                    self.come_back()
+                    let wished = self.pursuit.wish.as_ref().map(|wish| &wish.source);
+                    self.pursuit.slot = slot && wished == Some(&rebuild.source);
+                    self.come_back().await
                 }
                 Ok(Err(error)) => Err(error),
                 Err(_) => Err(EngineError::StartFailed { why: "the work on it was given up".to_owned() }),
@@ -220,19 +252,24 @@ impl Postgres {
     }
 
     /// Starts the server with the copy that was made, fed from the start: before it is, it is not whole.
-    fn come_back(&mut self) -> Result<(), EngineError> {
+    async fn come_back(&mut self) -> Result<(), EngineError> {
         let Some(live) = self.live_wished() else { return Ok(()) };
         info!(group = self.setup.group, "the copy is made; it catches up");
-        self.launch(&live)
+        self.launch(&live).await
+    }
+
+    /// Whether what is there says of itself that it may not be whole.
+    fn is_incomplete(&self) -> bool {
+        self.setup.data_dir.join(rebuild::INCOMPLETE).exists()
     }
 
     /// Compares what is wished with what is, and does the next thing about the difference.
     pub(super) async fn pursue(&mut self, answer: &Answer, marker: Option<&Marker>) {
-        if self.setup.data_dir.join(rebuild::INCOMPLETE).exists() {
-            // It answers, so it has been fed all it takes.
-            if let Err(error) = self.setup.remove(rebuild::INCOMPLETE) {
-                warn!(group = self.setup.group, "{}", crate::error_chain(&error));
-            }
+        // It answers, so it has been fed all it takes.
+        if self.is_incomplete()
+            && let Err(error) = self.setup.remove(rebuild::INCOMPLETE)
+        {
+            warn!(group = self.setup.group, "{}", crate::error_chain(&error));
         }
         let Some(wished) = self.source_text() else { return };
         let pursuit = &mut self.pursuit;
@@ -253,7 +290,16 @@ impl Postgres {
             pursuit.down_since = None;
         }
         let Some(wish) = pursuit.wish.clone() else { return };
-        let own = Own {
+        let own = self.own_history(answer);
+        self.pursuit.asked = Some(own.clone());
+        self.epoch_seen(marker);
+        let compare = async move { link::answered(history::compare(&own, &wish.source, &wish.secret)).await };
+        self.pursuit.asking = Some(tokio::spawn(compare));
+    }
+
+    /// What there is to compare.
+    pub(super) fn own_history(&self, answer: &Answer) -> Own {
+        Own {
             system: answer.system.clone(),
             timeline: answer.timeline.unwrap_or_default(),
             end: answer.position().0,
@@ -261,11 +307,7 @@ impl Postgres {
             wal: self.setup.data().join("pg_wal"),
             address: self.setup.address(),
             receiving: answer.receiver.is_some(),
-        };
-        pursuit.asked = Some(own.clone());
-        self.epoch_seen(marker);
-        self.pursuit.asking =
-            Some(tokio::spawn(async move { history::compare(&own, &wish.source, &wish.secret).await }));
+        }
     }
 
     /// The epoch that the copy's data are of: what is saved of them is named after it.
@@ -286,6 +328,16 @@ impl Postgres {
             Ok(Verdict::Ahead) => {
                 info!(group = self.setup.group, "the source is not as far as this copy; asking again")
             }
+            Ok(Verdict::Parted { .. } | Verdict::Apart)
+                if self.pursuit.wish.as_ref().is_some_and(|wish| !wish.may_replace) =>
+            {
+                // To be told again whom to follow, as hot replica or as a spare.
+                self.pursuit.wish = None;
+                info!(
+                    group = self.setup.group,
+                    "this copy cannot go on from its source; it stays while it is hot replica"
+                );
+            }
             Ok(Verdict::Parted { fork: Some(_), rewindable: false }) if self.may_yet_be_rewound() => {}
             Ok(Verdict::Parted { fork, rewindable }) => {
                 info!(
@@ -294,7 +346,8 @@ impl Postgres {
                     rewindable,
                     "this copy has what its source does not: it is saved"
                 );
-                let tail = self.pursuit.asked.take().map(|own| (own, fork));
+                let epoch = self.data_epoch;
+                let tail = self.pursuit.asked.take().map(|own| Tail { own, fork, epoch });
                 self.rebuild(tail, rewindable && fork.is_some());
             }
             Ok(Verdict::Apart) => {
@@ -313,17 +366,27 @@ impl Postgres {
             && self.pursuit.parted_since.get_or_insert_with(Instant::now).elapsed() < CHECKPOINT_PATIENCE
     }
 
+    /// Begins again with a copy that could not be made, or is of another than who is to be followed.
+    fn begin_again(&mut self) {
+        let (Some(rebuild), Some(wish)) = (&self.pursuit.rebuild, &self.pursuit.wish) else { return };
+        let (same, rewind) = (rebuild.source == wish.source, rebuild.rewind);
+        if self.is_incomplete() {
+            self.rebuild(None, false);
+        } else if same {
+            self.rebuild(None, rewind);
+        } else {
+            // Nothing is destroyed yet: it is started as it was, and compared with its new source.
+            self.pursuit.stop_making();
+        }
+    }
+
     /// Begins to make the copy anew, or begins again.
-    fn rebuild(&mut self, tail: Option<(Own, Option<u64>)>, rewind: bool) {
+    fn rebuild(&mut self, tail: Option<Tail>, rewind: bool) {
         let Some(wish) = self.pursuit.wish.clone() else { return };
         self.pursuit.parted_since = None;
-        let epoch = self.data_epoch;
-        let before = self.pursuit.rebuild.take().and_then(|rebuild| rebuild.tail);
-        let tail = tail.map(|(own, fork)| (own, fork, epoch)).or(before);
+        let before = self.pursuit.stop_making();
+        let tail = tail.or(before);
         self.hang_up();
-        if let Err(error) = self.setup.remove(FRESH) {
-            warn!(group = self.setup.group, "{}", crate::error_chain(&error));
-        }
         let plan = Plan {
             group: self.setup.group.clone(),
             program: self.program.clone(),
@@ -331,15 +394,16 @@ impl Postgres {
             folder: self.setup.data_dir.clone(),
             data: self.setup.data(),
             address: self.setup.address(),
-            source: wish.source,
+            source: wish.source.clone(),
             channel: wish.channel,
             secret: wish.secret,
-            tail: tail.clone().map(|(own, fork, epoch)| Tail { own, fork, epoch }),
+            tail: tail.clone(),
             rewind,
         };
         let (server, progress) = (self.supervisor.handle(), Progress::default());
-        let stage = Stage::Making(tokio::spawn(rebuild::run(plan, server, progress.clone())));
-        self.pursuit.rebuild = Some(Rebuild { stage, tail, progress });
+        let work = rebuild::run(plan, server, self.turns.clone(), progress.clone());
+        let stage = Stage::Making(tokio::spawn(work));
+        self.pursuit.rebuild = Some(Rebuild { stage, source: wish.source, tail, rewind, progress });
     }
 
     /// Where the server is to replicate from, as its setting.
@@ -366,5 +430,82 @@ impl Postgres {
             handle.signal(rustix::process::Signal::HUP);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::testing::Node;
+
+    fn wish(port: u16) -> Wish {
+        let (channel, secret) = (Nonce::from("n"), Secret::new("s"));
+        Wish { source: Address::new("127.0.0.1", port), channel, secret, may_replace: true }
+    }
+
+    /// One that is told to follow who listens at port 1, where nobody does.
+    async fn told(stage: Stage, source: u16) -> Node<Postgres> {
+        let mut node = Node::<Postgres>::prepared();
+        node.open().await.unwrap();
+        let (source, progress) = (wish(source).source, Progress::default());
+        let rebuild = Rebuild { stage, source, tail: None, rewind: true, progress };
+        node.engine().pursuit = Pursuit { wish: Some(wish(1)), rebuild: Some(rebuild), ..Pursuit::default() };
+        node
+    }
+
+    fn making() -> Stage {
+        Stage::Making(tokio::spawn(std::future::pending()))
+    }
+
+    fn rewinds(node: &mut Node<Postgres>) -> Option<(u16, bool)> {
+        node.engine().pursuit.rebuild.as_ref().map(|rebuild| (rebuild.source.port, rebuild.rewind))
+    }
+
+    async fn follow(node: &mut Node<Postgres>, port: u16) {
+        let Wish { source, channel, secret, .. } = wish(port);
+        node.engine().follow(&source, Some(&(channel, secret)), true).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_copy_of_another_is_given_up() {
+        let mut node = told(making(), 1).await;
+        follow(&mut node, 1).await;
+        assert_eq!(rewinds(&mut node), Some((1, true)), "the source is the same");
+        follow(&mut node, 2).await;
+        assert_eq!(rewinds(&mut node), None, "nothing is destroyed: it is compared with its new source first");
+
+        let mut node = told(making(), 1).await;
+        std::fs::write(node.config.data_dir.join(rebuild::INCOMPLETE), "").unwrap();
+        follow(&mut node, 2).await;
+        assert_eq!(rewinds(&mut node), Some((2, false)), "there is nothing left but to clone it");
+    }
+
+    #[tokio::test]
+    async fn what_failed_is_wound_back_in_the_next_try_while_nothing_is_destroyed() {
+        let mut node = told(Stage::Failed, 1).await;
+        node.engine().advance().await;
+        assert_eq!(rewinds(&mut node), Some((1, true)));
+
+        let mut node = told(Stage::Failed, 2).await;
+        node.engine().advance().await;
+        assert_eq!(rewinds(&mut node), None, "it was to be wound back to another's history");
+
+        let mut node = told(Stage::Failed, 1).await;
+        std::fs::write(node.config.data_dir.join(rebuild::INCOMPLETE), "").unwrap();
+        node.engine().advance().await;
+        assert_eq!(rewinds(&mut node), Some((1, false)));
+    }
+
+    #[tokio::test]
+    async fn a_slot_at_another_source_is_none_at_this_one() {
+        for (source, slot) in [(1, true), (2, false)] {
+            let task = tokio::spawn(async { Ok(true) });
+            while !task.is_finished() {
+                tokio::task::yield_now().await;
+            }
+            let mut node = told(Stage::Making(task), source).await;
+            node.engine().advance().await;
+            assert_eq!(node.engine().pursuit.slot, slot, "{source}");
+        }
     }
 }

@@ -20,7 +20,8 @@ use super::history::{Own, file_name};
 use super::link::Link;
 use super::marker;
 use super::program::Program;
-use super::{config, lsn, slots};
+use super::turn::{Turn, Turns};
+use super::{FRESH, config, link, lsn, slots};
 use crate::engine::account::Account;
 use crate::engine::progress::Progress;
 use crate::engine::supervise::{Handle, end_stragglers};
@@ -31,6 +32,9 @@ pub(super) const INCOMPLETE: &str = "incomplete";
 
 /// So many of a tool's last lines tell why it failed.
 const LAST_WORDS: usize = 3;
+
+/// So many digits of the name of one of the log's files are its timeline; the others are its place.
+const TIMELINE_DIGITS: usize = 8;
 
 /// How long an orderly end may take.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
@@ -58,7 +62,7 @@ pub(super) struct Plan {
 }
 
 /// What a copy has beyond the source's history.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Tail {
     pub(super) own: Own,
     /// Where the histories parted, when that is known.
@@ -69,30 +73,43 @@ pub(super) struct Tail {
 
 /// Does it. The server is down afterwards, and its folder holds a copy that takes the source's log to be whole. Whether the
 /// source has a slot for it.
-pub(super) async fn run(plan: Plan, server: Option<Handle>, progress: Progress) -> Result<bool, EngineError> {
+pub(super) async fn run(
+    plan: Plan,
+    server: Option<Handle>,
+    turns: Turns,
+    progress: Progress,
+) -> Result<bool, EngineError> {
+    // One that was given up may not have ended yet.
+    let turn = turns.next().await;
     if let Some(mut server) = server {
         server.end(Signal::INT, STOP_LIMIT).await;
     }
-    let data = plan.data.clone();
-    let _ = tokio::task::spawn_blocking(move || end_stragglers(&data, Program::is_ours)).await;
-    if let Some(tail) = &plan.tail {
-        save(tail, &plan.folder)?;
+    let ended = |folder: &Path| {
+        end_stragglers(folder, Program::is_ours);
+        Ok(())
+    };
+    turn.work("end what works in", &plan.folder, ended).await?;
+    if let Some(tail) = plan.tail.clone() {
+        turn.work("save the log in", &plan.folder, move |folder| save(&tail, folder)).await?;
     }
-    let slot = plan.reserve().await.map_err(EngineError::sql("get a slot at the source"))?;
+    let slot = link::answered(plan.reserve()).await.map_err(EngineError::sql("get a slot at the source"))?;
     plan.write(&plan.folder.join(INCOMPLETE), b"")?;
+    let fresh = plan.folder.join(FRESH);
+    folder::remove_for_good(&fresh).map_err(EngineError::io("remove", &fresh))?;
     let passfile = config::passfile(&plan.channel, plan.secret.reveal());
     plan.write(&plan.folder.join(config::PASSFILE), passfile.as_bytes())?;
     if plan.rewind {
         match plan.rewind(&progress).await {
             Ok(()) => {
                 tracing::info!(group = plan.group, "the copy is wound back to where the histories parted");
-                return plan.tidy().map(|()| slot);
+                return plan.tidy(&turn).await.map(|()| slot);
             }
             Err(error) => tracing::info!(group = plan.group, "the copy cannot be wound back, and is cloned: {error}"),
         }
     }
+    turn.work("remove", &plan.data, remove).await?;
     plan.clone_anew(slot, &progress).await?;
-    plan.tidy().map(|()| slot)
+    plan.tidy(&turn).await.map(|()| slot)
 }
 
 impl Plan {
@@ -117,7 +134,6 @@ impl Plan {
     }
 
     async fn clone_anew(&self, slot: bool, progress: &Progress) -> Result<(), EngineError> {
-        remove(&self.data)?;
         let mut command = self.tool("pg_basebackup");
         command.arg("--pgdata").arg(&self.data).arg("--dbname").arg(self.conninfo());
         command.args(["--wal-method=stream", "--checkpoint=fast", "--no-password"]);
@@ -129,7 +145,7 @@ impl Plan {
 
     fn conninfo(&self) -> String {
         let (host, port, role) = (&self.source.host, self.source.port, marker::role_of(&self.secret));
-        format!("host={host} port={port} user={role} dbname=postgres connect_timeout=5")
+        format!("host={host} port={port} user={role} dbname=postgres connect_timeout=5 {}", config::KEEPALIVES)
     }
 
     fn tool(&self, name: &str) -> Command {
@@ -172,13 +188,19 @@ impl Plan {
     }
 
     /// What came along from the source and is not this instance's.
-    fn tidy(&self) -> Result<(), EngineError> {
+    async fn tidy(&self, turn: &Turn) -> Result<(), EngineError> {
         forget_overrides(&self.data)?;
-        self.account.as_ref().map_or(Ok(()), |account| account.own_all(&self.data))
+        own_all(turn, self.account.as_ref(), &self.data).await
     }
 }
 
-/// Settings that were changed by SQL override every file: those of the agent's are removed.
+/// Gives everything in a folder to whom the server runs as.
+pub(super) async fn own_all(turn: &Turn, account: Option<&Account>, folder: &Path) -> Result<(), EngineError> {
+    let Some(account) = account.cloned() else { return Ok(()) };
+    turn.work("hand over", folder, move |folder| account.own_all(folder)).await
+}
+
+/// Settings that were changed by SQL override every file: those are removed that the user's own file may not have.
 pub(super) fn forget_overrides(data: &Path) -> Result<(), EngineError> {
     let path = data.join("postgresql.auto.conf");
     let text = match fs::read_to_string(&path) {
@@ -186,30 +208,45 @@ pub(super) fn forget_overrides(data: &Path) -> Result<(), EngineError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(EngineError::io("read", &path)(e)),
     };
-    let managed = |line: &&str| {
-        let name = line.split(['=', ' ']).next().unwrap_or_default().to_ascii_lowercase();
-        !::config::is_managed(::config::POSTGRES_MANAGED, &name)
+    let stays = |line: &&str| {
+        let (name, value) = read_setting(line);
+        ::config::check_postgres(name, value).is_ok()
     };
-    let kept: Vec<&str> = text.lines().filter(managed).collect();
+    let kept: Vec<&str> = text.lines().filter(stays).collect();
     if kept.len() == text.lines().count() {
         return Ok(());
     }
     fs::write(&path, kept.join("\n") + "\n").map_err(EngineError::io("write", &path))
 }
 
-/// Copies the files of the log that hold the tail. They can be read with `pg_waldump`.
+/// `name = 'value' # remark`: the name and the value, both empty where the line has none.
+fn read_setting(line: &str) -> (&str, &str) {
+    let line = line.trim_start();
+    let (name, rest) = line.split_at(line.find(['=', ' ', '\t', '#']).unwrap_or(line.len()));
+    let rest = rest.trim_start_matches(['=', ' ', '\t']);
+    let value = match rest.strip_prefix('\'') {
+        Some(quoted) => quoted.split('\'').next(),
+        None => rest.split([' ', '\t', '#']).next(),
+    };
+    (name, value.unwrap_or_default())
+}
+
+/// Copies the files of the log that hold the tail, of whichever timeline: the histories may have parted before this one
+/// began. While it is not known where, all are taken. They can be read with `pg_waldump`.
 fn save(tail: &Tail, folder: &Path) -> Result<(), EngineError> {
     let to = folder.join(format!("{KEPT}{}", tail.epoch));
     let own = &tail.own;
-    let from = tail.fork.map(|fork| file_name(own.timeline, fork, own.segment));
+    let place = |position| file_name(own.timeline, position, own.segment).split_off(TIMELINE_DIGITS);
+    let held = place(tail.fork.unwrap_or_default())..=place(own.end);
+    let is_of_tail = |name: &str| {
+        let segment = name.len() == 24 && name.bytes().all(|b| b.is_ascii_hexdigit());
+        name.ends_with(".history") || segment && held.contains(&name[TIMELINE_DIGITS..].to_owned())
+    };
     folder::appear(&to, |new| {
-        let prefix = format!("{:08X}", own.timeline);
-        let last = file_name(own.timeline, own.end, own.segment);
         for entry in fs::read_dir(&own.wal)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            let segment = name.len() == 24 && name.starts_with(&prefix);
-            if segment && from.as_ref().is_none_or(|from| name >= *from) && name <= last {
+            if is_of_tail(&name) {
                 folder::copy_synced(&entry.path(), &new.join(&name))?;
             }
         }
@@ -250,32 +287,44 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("postgresql.auto.conf");
         forget_overrides(dir.path()).unwrap();
-        fs::write(&path, "# head\nwork_mem = '8MB'\nprimary_conninfo = 'host=x'\nrecovery_target_time='now'\n")
-            .unwrap();
+        let kept = "# head\nwork_mem = '8MB'\nsynchronous_commit = 'remote_apply'\nmax_wal_senders 20 # more\n\n";
+        let ours = "primary_conninfo = 'host=x'\nrecovery_target_time='now'\nsynchronous_commit = 'off'\n\
+                    wal_level = minimal#\n  Max_Wal_Senders\t= '1'\n";
+        fs::write(&path, kept.to_owned() + ours).unwrap();
         forget_overrides(dir.path()).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "# head\nwork_mem = '8MB'\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), kept);
     }
 
-    #[test]
-    fn the_tail_is_saved_once_and_whole() {
+    /// What is saved of a copy on timeline 3, whose log has files of four.
+    fn saved(fork: Option<u64>) -> Vec<String> {
         let dir = tempfile::tempdir().unwrap();
         let wal = dir.path().join("pg_wal");
         fs::create_dir(&wal).unwrap();
         let segment = 16 << 20;
-        for number in 0..6_u64 {
-            fs::write(wal.join(file_name(1, number * segment, segment)), [number as u8]).unwrap();
+        for (timeline, number) in [(1, 1), (2, 2), (2, 3), (3, 3), (3, 4), (3, 5), (4, 9)] {
+            fs::write(wal.join(file_name(timeline, number * segment, segment)), "").unwrap();
         }
-        fs::write(wal.join(file_name(2, 3 * segment, segment)), "another timeline's").unwrap();
+        for other in ["00000003.history", "000000020000000000000003.partial", "archive_status"] {
+            fs::write(wal.join(other), "").unwrap();
+        }
         let (address, receiving) = (Address::new("h", 1), false);
-        let own = Own { system: "7".into(), timeline: 1, end: 4 * segment + 5, segment, wal, address, receiving };
-        let tail = Tail { own, fork: Some(3 * segment + 9), epoch: 12 };
+        let own = Own { system: "7".into(), timeline: 3, end: 4 * segment + 5, segment, wal, address, receiving };
+        let tail = Tail { own, fork: fork.map(|files| files * segment + 9), epoch: 12 };
         save(&tail, dir.path()).unwrap();
         save(&tail, dir.path()).unwrap();
-        let mut names: Vec<String> = fs::read_dir(dir.path().join("diverged-12"))
-            .unwrap()
-            .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
-            .collect();
+        let entries = fs::read_dir(dir.path().join("diverged-12")).unwrap();
+        let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
         names.sort();
-        assert_eq!(names, ["000000010000000000000003", "000000010000000000000004", "tail.json"]);
+        names
+    }
+
+    #[test]
+    fn the_tail_is_saved_once_and_whole() {
+        let last = ["00000003.history", "000000030000000000000004", "tail.json"];
+        assert_eq!(saved(Some(4)), last);
+        let earlier = ["000000020000000000000003", last[0], "000000030000000000000003", last[1], last[2]];
+        assert_eq!(saved(Some(3)), earlier);
+        let all = [&["000000010000000000000001", "000000020000000000000002"], &earlier[..]].concat();
+        assert_eq!(saved(None), all, "where they parted is not known");
     }
 }

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tracing::{debug, info};
 
 use super::config::CHAIN;
-use super::link::{Link, Target, literal};
+use super::link::{self, Link, Target, literal};
 use super::{Postgres, marker};
 
 /// What the names of all of ours begin with.
@@ -164,7 +164,7 @@ impl Errand {
         // Whoever has no password of the chain yet was never fed by anybody.
         let Some(chain) = chain else { return swept };
         for at in &self.sweep {
-            match self.remove_from(at, &chain).await {
+            match link::answered(self.remove_from(at, &chain)).await {
                 Ok(()) => drop(swept.insert(at.clone())),
                 Err(error) => debug!(%at, %error, "a slot that is left over there was not removed"),
             }

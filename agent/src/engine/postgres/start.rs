@@ -13,11 +13,11 @@ use tracing::info;
 use super::config::{Gate, Live, Plan, SUPERUSER};
 use super::link::{self, Link};
 use super::program::Program;
-use super::rebuild::{INCOMPLETE, forget_overrides, remove};
+use super::rebuild::{INCOMPLETE, forget_overrides, own_all, remove};
+use super::turn::Turn;
 use super::{DATA, FRESH, LOG, Postgres, config};
-use crate::engine::folder::IDENTITY;
+use crate::engine::folder::{IDENTITY, LOST_AND_FOUND};
 use crate::engine::setup::Setup;
-use crate::engine::supervise::end_stragglers;
 use crate::engine::{EngineError, KEPT};
 
 /// How often a starting server is asked whether it answers.
@@ -36,8 +36,9 @@ impl Postgres {
     /// Makes the process run, and waits until it answers, be it that it is not ready yet.
     pub(super) async fn start(&mut self) -> Result<(), EngineError> {
         if self.supervisor.life().ended().is_some() && !self.adopt_left_behind()? {
-            self.prepare().await?;
-            self.launch(&Live::sealed())?;
+            let turn = self.turns.next().await;
+            self.prepare(&turn).await?;
+            self.launch(&Live::sealed()).await?;
         }
         loop {
             match Link::open(&self.setup.target()).await {
@@ -78,7 +79,7 @@ impl Postgres {
     }
 
     /// Sees that there is a whole folder to start on.
-    async fn prepare(&mut self) -> Result<(), EngineError> {
+    async fn prepare(&mut self, turn: &Turn) -> Result<(), EngineError> {
         let setup = &self.setup;
         setup.claim(|| {
             setup.check_adoptable(&self.program)?;
@@ -88,10 +89,12 @@ impl Postgres {
         let setup = &self.setup;
         if setup.data_dir.join(ADOPTING).exists() {
             setup.adopt()?;
+            own_all(turn, setup.account.as_ref(), &setup.data()).await?;
+            setup.remove(ADOPTING)?;
         }
         if setup.data_dir.join(INCOMPLETE).exists() {
             info!(group = setup.group, "the copy was not whole: it is thrown away");
-            remove(&setup.data())?;
+            turn.work("remove", &setup.data(), remove).await?;
             setup.remove(INCOMPLETE)?;
         }
         if !setup.data().exists() {
@@ -137,10 +140,10 @@ impl Postgres {
     }
 
     /// Starts the process on a folder that is there, with these settings besides those that never change.
-    pub(super) fn launch(&mut self, live: &Live) -> Result<(), EngineError> {
+    pub(super) async fn launch(&mut self, live: &Live) -> Result<(), EngineError> {
+        self.end_stragglers().await;
         let setup = &self.setup;
         let data = setup.data();
-        end_stragglers(&setup.data_dir, Program::is_ours);
         forget_overrides(&data)?;
         self.boot_as_standby()?;
         let plan =
@@ -193,6 +196,15 @@ impl Setup {
                 program.version
             )));
         }
+        let spaces = self.data_dir.join("pg_tblspc");
+        if fs::read_dir(&spaces).is_ok_and(|mut entries| entries.next().is_some()) {
+            return Err(foreign(format!(
+                "{shown} has tablespaces ({} is not empty), whose data lie elsewhere and would be on no copy: nothing was \
+                 touched. Start the server as before, move what is in them (ALTER DATABASE or TABLE … SET TABLESPACE \
+                 pg_default), and remove them with DROP TABLESPACE",
+                spaces.display()
+            )));
+        }
         let note = fs::read_to_string(self.data_dir.join("postmaster.pid")).unwrap_or_default();
         let pid = note.lines().next().and_then(|line| line.trim().parse::<u32>().ok());
         if let Some(pid) = pid.filter(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
@@ -207,7 +219,8 @@ impl Setup {
     /// Moves a server's folder below the instance's; may be gone on with after a crash.
     fn adopt(&self) -> Result<(), EngineError> {
         let (folder, data) = (&self.data_dir, self.data());
-        let ours = |name: &str| [IDENTITY, DATA, ADOPTING, LOG, "lost+found"].contains(&name) || name.starts_with(KEPT);
+        let ours =
+            |name: &str| [IDENTITY, DATA, ADOPTING, LOG, LOST_AND_FOUND].contains(&name) || name.starts_with(KEPT);
         let adopt = || -> io::Result<()> {
             match fs::create_dir(&data) {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
@@ -225,8 +238,6 @@ impl Setup {
             fs::File::open(&data)?.sync_all()?;
             fs::File::open(folder)?.sync_all()
         };
-        adopt().map_err(EngineError::io("move the data into", &data))?;
-        self.account.as_ref().map_or(Ok(()), |account| account.own_all(&data))?;
-        self.remove(ADOPTING)
+        adopt().map_err(EngineError::io("move the data into", &data))
     }
 }

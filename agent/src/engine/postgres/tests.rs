@@ -4,10 +4,14 @@ use std::time::{Duration, Instant};
 
 use ::config::InstanceConfig;
 use election::{Engine as Seen, EngineOp, EngineRole, Marker, Nonce, Secret, ServerRole, Status};
+use rustix::process::{Pid, Signal, kill_process};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
+use super::config::{self, Gate, Live};
+use super::history::{self, Verdict};
 use super::{Link, Postgres, rebuild};
+use crate::engine::supervise::Life;
 use crate::engine::testing::{self, LIMIT, Tested};
 use crate::engine::{Engine, EngineError, Site};
 
@@ -60,7 +64,7 @@ impl Node {
 
     async fn join(&mut self, source: &mut Node) {
         let channel = source.channel("shared", false).await;
-        self.apply(EngineOp::Follow { source: source.address(), channel: Some(channel) }).await;
+        self.apply(EngineOp::Follow { source: source.address(), channel: Some(channel), replace: true }).await;
         self.until("a fed copy", fed).await;
     }
 
@@ -75,7 +79,7 @@ impl Node {
     /// Makes `copy` the one that commits wait for.
     async fn certify(&mut self, copy: &mut Node) {
         let channel = self.channel("0123456789abcdef0123", true).await;
-        copy.apply(EngineOp::Follow { source: self.address(), channel: Some(channel) }).await;
+        copy.apply(EngineOp::Follow { source: self.address(), channel: Some(channel), replace: true }).await;
         // As the core does it: whoever logged in just before the password changed is sent away, and only the copy that
         // is attached under the new one is waited for.
         let end = Instant::now() + LIMIT;
@@ -329,6 +333,143 @@ async fn data_that_is_not_ours_or_of_another_version_is_not_touched() {
     let error = node.engine().apply(&EngineOp::Start).await.unwrap_err().to_string();
     assert!(error.contains("9.6") && error.contains("nothing was touched"), "{error}");
     assert_eq!(std::fs::read_dir(&node.config.data_dir).unwrap().count(), 1);
+
+    let version = node.engine().program.major.to_string();
+    std::fs::write(node.config.data_dir.join("PG_VERSION"), version).unwrap();
+    std::fs::create_dir_all(node.config.data_dir.join("pg_tblspc/16384")).unwrap();
+    let error = node.engine().apply(&EngineOp::Start).await.unwrap_err().to_string();
+    assert!(error.contains("tablespaces") && error.contains("DROP TABLESPACE"), "{error}");
+    assert_eq!(std::fs::read_dir(&node.config.data_dir).unwrap().count(), 2);
+}
+
+#[tokio::test]
+async fn what_a_superuser_makes_lax_is_noticed_and_forgotten_at_the_next_start() {
+    let mut node = Node::master().await;
+    node.status().await;
+    assert!(!node.engine().memo.lax_commits);
+    node.run("ALTER SYSTEM SET synchronous_commit = off").await.unwrap();
+    node.run("ALTER SYSTEM SET work_mem = '8MB'").await.unwrap();
+    node.run("SELECT pg_reload_conf()").await.unwrap();
+    let end = Instant::now() + LIMIT;
+    while !node.engine().memo.lax_commits {
+        assert!(Instant::now() < end, "it is not noticed");
+        node.engine().memo.commits_minded = None;
+        node.status().await;
+    }
+    node.kill_hard().await;
+    node.apply(EngineOp::Start).await;
+    node.until("a sealed server", |st| !st.loading).await;
+    assert!(!node.engine().memo.lax_commits);
+    let mut client = node.client().await.unwrap();
+    let row = sqlx::query("SELECT current_setting('synchronous_commit'), current_setting('work_mem')");
+    let row = row.fetch_one(&mut client).await.unwrap();
+    assert_eq!((row.get(0), row.get(1)), ("on", "8MB"));
+}
+
+#[tokio::test]
+async fn what_was_made_and_never_fed_is_fed_by_whom_a_restarted_agent_is_told() {
+    let mut master = Node::master().await;
+    master.run("CREATE TABLE t (n int)").await.unwrap();
+    let mut node = Node::prepared();
+    node.open().await.unwrap();
+    node.engine().setup.claim(|| Ok(())).unwrap();
+    // Without the log it is not whole before it is fed.
+    let mut command = tokio::process::Command::new(node.engine().program.path("pg_basebackup"));
+    command.args(["--wal-method=none", "--checkpoint=fast", "--host=127.0.0.1", "--username=postgres"]);
+    command
+        .arg("--port")
+        .arg(master.config.port.to_string())
+        .arg("--pgdata")
+        .arg(node.config.data_dir.join(super::DATA));
+    if let Some(account) = &node.engine().setup.account {
+        account.run(&mut command);
+    }
+    assert!(command.current_dir(&node.config.data_dir).status().await.unwrap().success());
+    std::fs::write(node.config.data_dir.join(rebuild::INCOMPLETE), "").unwrap();
+    node.engine().launch(&Live::sealed()).await.unwrap();
+    node.apply(EngineOp::Start).await;
+    node.open().await.unwrap();
+    node.join(&mut master).await;
+    assert!(!node.config.data_dir.join(rebuild::INCOMPLETE).exists());
+    assert_eq!(node.count().await, 0);
+}
+
+#[tokio::test]
+async fn two_that_took_the_same_number_are_told_apart_by_their_histories() {
+    let mut master = Node::master().await;
+    master.run("CREATE TABLE t (n int)").await.unwrap();
+    let mut early = Node::copy_of(&mut master).await;
+    let mut late = Node::copy_of(&mut master).await;
+    early.kill_hard().await;
+    master.run("INSERT INTO t SELECT generate_series(1, 1000)").await.unwrap();
+    let written = master.status().await.position;
+    late.until("what was written last", |st| st.position >= written).await;
+    master.kill_hard().await;
+    early.apply(EngineOp::Start).await;
+    early.until("a sealed server", |st| !st.loading).await;
+    for node in [&mut early, &mut late] {
+        node.apply(EngineOp::Seal).await;
+        node.apply(EngineOp::Promote).await;
+    }
+    assert_eq!(late.status().await.lineage, early.status().await.lineage);
+
+    // The late one must not be ahead, or that is all that is seen.
+    for op in [EngineOp::Guard(false), EngineOp::Open] {
+        early.apply(op).await;
+    }
+    early.run("INSERT INTO t SELECT generate_series(1, 5000)").await.unwrap();
+    let (_, secret) = early.channel("shared", false).await;
+    let (answer, _) = late.engine().ask().await.unwrap();
+    let own = late.engine().own_history(&answer);
+    let verdict = history::compare(&own, &early.address(), &secret).await.unwrap();
+    let Verdict::Parted { fork: Some(fork), rewindable: false } = verdict else { panic!("{verdict:?}") };
+    assert!(fork < own.end && fork <= written.0, "{fork} {own:?}");
+}
+
+#[tokio::test]
+async fn nobodys_function_runs_in_the_agents_name() {
+    let mut master = Node::master().await;
+    master
+        .run(
+            "CREATE TABLE called (n int);
+             CREATE FUNCTION public.starts_with(name, text) RETURNS boolean LANGUAGE plpgsql AS
+                 $$ BEGIN INSERT INTO public.called VALUES (1); RETURN true; END $$;
+             SELECT pg_create_physical_replication_slot('understudy_left_over', true)",
+        )
+        .await
+        .unwrap();
+    master.site.nodes = tokio::sync::watch::channel(Some([master.address()].into())).1;
+    master.open().await.unwrap();
+    let end = Instant::now() + LIMIT;
+    while slot(&master).await.is_some() {
+        assert!(Instant::now() < end, "a slot that is left over stays");
+        master.engine().probe().await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut client = master.client().await.unwrap();
+    let row = sqlx::query("SELECT count(*) FROM called").fetch_one(&mut client).await.unwrap();
+    assert_eq!(row.get::<i64, _>(0), 0, "it was called");
+}
+
+#[tokio::test]
+async fn a_gate_that_may_not_be_in_force_is_not_counted_on() {
+    let mut master = Node::master().await;
+    let shared = master.channel("shared", false).await;
+    assert_eq!(master.status().await.channel, Some(shared.0));
+    let Life::Running { pid, .. } = master.engine().supervisor.life() else { panic!("it is down") };
+    let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+    // It is the one that reads its files again and tells the others.
+    kill_process(pid, Signal::STOP).unwrap();
+    let exclusive = EngineOp::Channel { name: Nonce::from("n"), secret: Secret::new("s"), exclusive: true };
+    let failed = master.engine().apply(&exclusive).await;
+    kill_process(pid, Signal::CONT).unwrap();
+    failed.unwrap_err();
+    assert_eq!(master.status().await.channel, None, "it is to be ordered again");
+    // Whoever has the chain's password is let in again.
+    let mut copy = Node::copy_of(&mut master).await;
+    assert!(fed(&copy.status().await));
+    let file = std::fs::read_to_string(master.config.data_dir.join(config::HBA)).unwrap();
+    assert_eq!(Gate::read(&file), Gate { clients: true, exclusive: false });
 }
 
 /// Makes the master's log longer by so many files, and lets it throw away what nobody needs.
