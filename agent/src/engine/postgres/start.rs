@@ -35,6 +35,9 @@ const STANDBY: &str = "standby.signal";
 impl Postgres {
     /// Makes the process run, and waits until it answers, be it that it is not ready yet.
     pub(super) async fn start(&mut self) -> Result<(), EngineError> {
+        if self.pursuit.is_rebuilding() {
+            return Ok(()); // The copy that is being made is started when it is whole.
+        }
         if self.supervisor.life().ended().is_some() && !self.adopt_left_behind()? {
             let turn = self.turns.next().await;
             self.prepare(&turn).await?;
