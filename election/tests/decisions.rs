@@ -299,7 +299,11 @@ fn a_promotion_ends_with_the_marker_on_disk() {
     let died_before_a_shorter_one = move |s: &mut Snapshot| {
         died(s);
         mine(s, |st| st.marker = Some(marker(5, "cert")));
-        theirs(s, "a", |st| (st.role, st.position) = (EngineRole::Sealed, Position(900)));
+        // Its marker says nothing: it may have been woken in the middle of a promotion of its own (MariaDB, 377636).
+        theirs(s, "a", |st| {
+            (st.role, st.position) = (EngineRole::Sealed, Position(900));
+            st.marker = Some(Marker { counter: 99, ..marker(5, "cert") });
+        });
     };
     // The two would wait for each other (simulation: PostgreSQL, 162922).
     row("it goes on where that one may not take the group back", "b", died_before_a_shorter_one, "submit", "resuming");

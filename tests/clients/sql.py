@@ -227,6 +227,15 @@ class Tale:
         self.client, self.ready = None, False
         time.sleep(0.01)
 
+    def make_table(self):
+        """Several make it at once: PostgreSQL then tells all but one that a key of its own is there already."""
+        try:
+            self.driver.run(self.client, TABLE)
+        except self.driver.library.Error as error:
+            if not self.driver.is_duplicate(error):
+                raise
+            self.client = self.driver.connect()
+
     def carry_out(self, way, rows):
         """Through with one write, however often the connection has to be made anew."""
         tried = False
@@ -234,7 +243,7 @@ class Tale:
             try:
                 if not self.ready:
                     self.client = self.driver.connect()
-                    self.driver.run(self.client, TABLE)
+                    self.make_table()
                     self.ready = True
                 way(self.client, rows)
             except self.driver.library.Error as error:

@@ -93,10 +93,12 @@ fn report(s: &Snapshot, pair: &Pair, id: &NodeId, run: &Incarnation) -> Result<O
         return Err(wait("its agent is silent"));
     };
     match &beat.engine {
-        // One that may not take the group back is a copy like another: it would be waited for without an end.
-        Engine::Up(theirs) if theirs.incarnation == *run && pair.least.is_none_or(|at| theirs.position >= at) => {
-            Err(Reason::HandingOver { replica: id.clone() })
-        }
+        Engine::Up(theirs) if theirs.incarnation == *run => match pair.least {
+            // It may not take the group back, since less was taken over from it: it would be waited for without an end.
+            // What its successor had then is on that one's disk.
+            Some(at) if theirs.position < at => Ok(None),
+            _ => Err(Reason::HandingOver { replica: id.clone() }),
+        },
         Engine::Up(theirs) if theirs.loading => Err(wait("it is loading its data")),
         Engine::Up(theirs) => Ok(standing(pair, theirs)),
         Engine::Silent { .. } | Engine::Unknown => Err(wait("its database gives no answer")),

@@ -67,7 +67,8 @@ impl Script {
     /// # Errors
     /// When it does not answer, or has ended.
     pub async fn ask(&mut self, word: &str) -> Result<Report> {
-        self.orders.write_all(format!("{word}\n").as_bytes()).await.with_context(|| self.name.clone())?;
+        let ended = || format!("{} has ended; see its words above", self.name);
+        self.orders.write_all(format!("{word}\n").as_bytes()).await.with_context(ended)?;
         let line =
             timeout(LIMIT, self.reports.next_line()).await.with_context(|| format!("{} is silent", self.name))??;
         let line = line.with_context(|| format!("{} has ended; see its words above", self.name))?;

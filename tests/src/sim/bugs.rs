@@ -28,9 +28,7 @@ macro_rules! bugs {
             /// The engine that has it. What is wrong with agents, Consul or proxies is looked for on Redis.
             pub fn engine(self) -> Engine {
                 match self {
-                    Bug::CancelPassedOn | Bug::WaitNotSeen | Bug::NamesEmptyAtStart | Bug::NeverRewound => {
-                        Engine::Postgres
-                    }
+                    Bug::CancelPassedOn | Bug::WaitNotSeen | Bug::NamesEmptyAtStart => Engine::Postgres,
                     Bug::SemiSyncTimesOut
                     | Bug::CounterNotWatched
                     | Bug::RelayLogThrownAway
@@ -102,8 +100,6 @@ bugs! {
     WaitNotSeen,
     /// PostgreSQL starts as the master it was, and its setting on disk names nobody to wait for.
     NamesEmptyAtStart,
-    /// A copy that parted from its source is pointed at it as it is.
-    NeverRewound,
     // MariaDB.
     /// Semi-synchronous replication keeps its default timeout, and then waits for nobody.
     SemiSyncTimesOut,

@@ -462,7 +462,6 @@ impl World {
     }
 
     fn compared(&mut self, n: usize, boot: u64, number: u64, verdict: Option<Verdict>) {
-        let never = self.bug == Some(Bug::NeverRewound);
         let again = self.now + AGAIN_US;
         let Some(pursuit) = self.pursuit(n, boot).filter(|p| p.asking == number) else { return };
         (pursuit.asking, pursuit.not_before) = (0, again);
@@ -470,7 +469,6 @@ impl World {
         let Some(run) = self.nodes[n].database.as_ref().filter(|p| !p.is_master()).map(|p| p.run) else { return };
         match (verdict, wish) {
             (Some(Verdict::Fits), Some(wish)) => self.point(n, run, wish),
-            (Some(Verdict::Parted), Some(wish)) if never => self.point(n, run, wish),
             (Some(Verdict::Parted | Verdict::Apart), Some(_)) if !may_replace => {
                 self.pursuit(n, boot).into_iter().for_each(|p| p.wish = None);
             }

@@ -75,7 +75,7 @@ type Played = Result<(), String>;
 impl Scene {
     /// A group with master and hot replica, served for a while.
     fn formed(nodes: usize, policy: Policy, bug: Option<Bug>) -> Result<Self, String> {
-        let w = World::of(Rng::new(1), Mix::calm_group(nodes, policy), bug, true, "scenario");
+        let w = World::of(Rng::new(4), Mix::calm_group(nodes, policy), bug, true, "scenario");
         let mut scene = Self { w };
         for n in 0..nodes {
             scene.w.after(0, move |w| w.start_agent(n));
