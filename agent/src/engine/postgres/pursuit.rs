@@ -350,6 +350,13 @@ impl Postgres {
                 let tail = self.pursuit.asked.take().map(|own| Tail { own, fork, epoch });
                 self.rebuild(tail, rewindable && fork.is_some());
             }
+            // It was told to follow before its marker could be read: these are another group's data, and stay.
+            Ok(Verdict::Apart) if self.data_epoch != 0 => {
+                warn!(
+                    group = self.setup.group,
+                    "these data are of another cluster, and have a marker: nothing is touched"
+                );
+            }
             Ok(Verdict::Apart) => {
                 info!(group = self.setup.group, "this copy has nothing that its source could go on from: it is cloned");
                 self.rebuild(None, false);
