@@ -63,6 +63,8 @@ pub(super) enum Verdict {
     },
     /// It has nothing that the source could go on from.
     Apart,
+    /// It is of another cluster: the two have nothing in common.
+    Foreign,
 }
 
 /// What the source says of itself.
@@ -87,7 +89,7 @@ pub(super) async fn compare(own: &Own, at: &Address, secret: &Secret) -> Result<
     );
     let source: Source = link.json(question).await?.ok_or(sqlx::Error::RowNotFound)?;
     if source.system != own.system {
-        return Ok(Verdict::Apart);
+        return Ok(Verdict::Foreign);
     }
     let (timeline, position) = (source.timeline.unwrap_or_default(), source.position.and_then(|t| t.parse().ok()));
     let rewindable = source.checkpointed == timeline && timeline != own.timeline;

@@ -328,7 +328,7 @@ impl Postgres {
             Ok(Verdict::Ahead) => {
                 info!(group = self.setup.group, "the source is not as far as this copy; asking again")
             }
-            Ok(Verdict::Parted { .. } | Verdict::Apart)
+            Ok(Verdict::Parted { .. } | Verdict::Apart | Verdict::Foreign)
                 if self.pursuit.wish.as_ref().is_some_and(|wish| !wish.may_replace) =>
             {
                 // To be told again whom to follow, as hot replica or as a spare.
@@ -351,13 +351,13 @@ impl Postgres {
                 self.rebuild(tail, rewindable && fork.is_some());
             }
             // It was told to follow before its marker could be read: these are another group's data, and stay.
-            Ok(Verdict::Apart) if self.data_epoch != 0 => {
+            Ok(Verdict::Foreign) if self.data_epoch != 0 => {
                 warn!(
                     group = self.setup.group,
                     "these data are of another cluster, and have a marker: nothing is touched"
                 );
             }
-            Ok(Verdict::Apart) => {
+            Ok(Verdict::Apart | Verdict::Foreign) => {
                 info!(group = self.setup.group, "this copy has nothing that its source could go on from: it is cloned");
                 self.rebuild(None, false);
             }
