@@ -5,11 +5,12 @@
 use anyhow::{Context, Result};
 use cli::page::GroupStatus;
 use config::Engine;
+use election::Role;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use understudy_tests::real::{
     Cast, LIMIT, SWING, Story, build, connect, copy, info, quick, said, start, start_unready, until, writes_go_on,
@@ -120,9 +121,15 @@ fn ballast(folder: &Path) -> PathBuf {
 
 /// Takes all the room that is left on the disk of `folder`. The file can be removed again.
 fn fill(folder: &Path) -> Result<PathBuf> {
-    use std::io::Write;
+    use std::io::{Seek, SeekFrom, Write};
     let path = ballast(folder);
     let mut file = std::fs::File::create(&path)?;
+    // Most of it in one step: nobody has time to see it coming.
+    let free = rustix::fs::statvfs(folder)?;
+    let most = (free.f_bavail * free.f_frsize).saturating_sub(1 << 20);
+    if rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, most).is_ok() {
+        file.seek(SeekFrom::Start(most))?;
+    }
     // Ever smaller pieces: not a byte is left.
     for size in [1 << 20, 1 << 12, 1] {
         let piece = vec![0; size];
@@ -415,6 +422,35 @@ async fn a_sql_hot_replica_is_let_go(engine: Engine) -> Result<()> {
 #[tokio::test]
 async fn a_mariadb_master_whose_disk_is_full_at_once_hands_over() -> Result<()> {
     as_root("a_mariadb_master_whose_disk_is_full_at_once_hands_over", || a_sql_master_hands_over(Engine::Mariadb)).await
+}
+
+/// A MariaDB that found no room looks again only after 60 s, however soon there is room.
+#[tokio::test]
+async fn a_mariadb_master_whose_disk_was_full_for_a_moment_does_not_wait_for_a_minute() -> Result<()> {
+    let test = "a_mariadb_master_whose_disk_was_full_for_a_moment_does_not_wait_for_a_minute";
+    as_root(test, || async {
+        let (story, _folder) = on_disks(Engine::Mariadb).await?;
+        let before = story.cast().await?;
+        let mut writer = story.client("full").await?;
+        let full = Instant::now();
+        let ballast = fill(&story.data(&before.master))?;
+        let mut last = (writer.acked(), Instant::now());
+        until("a server that waits for room, or has been ended already", async || {
+            if writer.acked() != last.0 {
+                last = (writer.acked(), Instant::now());
+            }
+            let other = story.agent(&before.hot).await?.role == Some(Role::Master);
+            Ok((other || last.1.elapsed() > Duration::from_millis(300)).then_some(()))
+        })
+        .await?;
+        std::fs::remove_file(ballast)?;
+        writes_go_on(&writer, full).await?;
+        assert!(full.elapsed() < Duration::from_secs(30), "writes went on after {:?} only", full.elapsed());
+        story.cast().await?;
+        assert_eq!(story.lost(&mut writer).await?, 0);
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use cli::rig::understudy_binary;
 use config::Engine;
 use election::{Phase, Role};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::process::Command;
 use understudy_tests::real::{
     Lone, Story, as_agent, as_client, async_master_dies, build, connect_postgres, contents, execute, of, quick, said,
@@ -118,6 +118,49 @@ async fn a_mariadb_copy_that_lacks_purged_logs_is_copied_anew_by_itself() -> Res
     story.cast().await?;
     until("the row on the spare", async || {
         Ok((as_agent(&story, &spare).await?.column("SELECT n FROM app.t", "n").await? == ["1"]).then_some(()))
+    })
+    .await
+}
+
+/// What a full disk leaves of an event in its source's log, no copy can receive.
+#[tokio::test]
+async fn a_mariadb_copy_whose_source_has_a_broken_log_is_copied_anew_by_itself() -> Result<()> {
+    let mut story = start(quick(Engine::Mariadb)?).await?;
+    let before = story.cast().await?;
+    let spare = before.spares[0].clone();
+    let mut client = as_client(story.proxy_addr()).await?;
+    client.run("CREATE DATABASE app").await?;
+    client.run("CREATE TABLE app.t (n VARCHAR(64) PRIMARY KEY) ENGINE = InnoDB").await?;
+    story.kill_node(&spare)?;
+    client.run("INSERT INTO app.t VALUES ('this is what will be broken')").await?;
+    let mut hot = as_agent(&story, &before.hot).await?;
+    until("the row on the hot replica", async || {
+        Ok((hot.column("SELECT n FROM app.t", "n").await?.len() == 1).then_some(()))
+    })
+    .await?;
+    let logs = hot.column("SHOW BINARY LOGS", "Log_name").await?;
+    let log = story.data(&before.hot).join("mysql-data").join(logs.last().context("no log")?);
+    let mut bytes = std::fs::read(&log)?;
+    let word = b"will be broken";
+    let at = bytes.windows(word.len()).position(|window| window == word).context("no such row in the log")?;
+    bytes[at] = b'W';
+    // The server holds it open: it is written over, not replaced.
+    std::fs::OpenOptions::new().write(true).open(&log)?.write_all_at(&bytes[at..=at], at.try_into()?)?;
+    let copied = story.log(&spare)?.matches(COPIES).count();
+    story.restart_agent(&spare)?;
+    until("another copy", async || {
+        let log = story.log(&spare)?;
+        anyhow::ensure!(
+            log.matches(COPIES).count() == copied + 1,
+            "{log}\n{}",
+            std::fs::read_to_string(story.data(&spare).join("mariadb.log"))?
+        );
+        Ok(Some(()))
+    })
+    .await?;
+    story.cast().await?;
+    until("the row on the spare", async || {
+        Ok((as_agent(&story, &spare).await?.column("SELECT n FROM app.t", "n").await?.len() == 1).then_some(()))
     })
     .await
 }

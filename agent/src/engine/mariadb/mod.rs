@@ -215,11 +215,17 @@ impl Mariadb {
         if self.memo.master && answers.follows.as_ref().is_some_and(Follows::can_be_forgotten) {
             self.link().await?.run("RESET SLAVE ALL").await?;
         }
+        if self.memo.asks_again(answers.follows.as_ref()) && self.setup.has_room() {
+            warn!(group = self.setup.group, "an event that was received is broken; asking for it again");
+            self.link().await?.run("START SLAVE IO_THREAD").await?;
+        }
         let incarnation = self.heard_from.clone().unwrap_or_default();
         let copying = self.copying.as_ref().map(|copying| &copying.source);
         let status = probe::status(&answers, &mut self.memo, incarnation, copying, self.kept);
         self.tell_stuck();
-        let mut status = Status { disk_ok: self.setup.has_room(), ..status };
+        let has_room = self.setup.has_room();
+        self.memo.out_of_room |= self.memo.master && !has_room;
+        let mut status = Status { disk_ok: has_room && !self.memo.out_of_room, ..status };
         status.shown.log = files::log_end(&self.setup.server_folder());
         status.shown.copying = self.copying.as_ref().map(|copying| copying.progress.now());
         Ok(status)

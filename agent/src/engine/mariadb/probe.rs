@@ -1,7 +1,7 @@
 //! What a server says of itself, and what that makes of the instance.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use election::{
     Address, Attached, EngineRole, Incarnation, Lineage, LogPlace, Marker, Nonce, Position, Secret, Shown, Status,
@@ -19,6 +19,16 @@ const ALL_APPLIED: &str = "Slave has read all relay log";
 
 /// The server's word that a fatal error ended a copy's receiving: its source does not have what it asks for.
 const NOT_IN_BINLOG: u32 = 1236;
+
+/// The server's words that an event which a copy received is broken: its sum is wrong, or it could not be taken over into
+/// the relay log.
+const BROKEN_EVENT: [u32; 2] = [1743, 1595];
+
+/// So often one and the same event is asked for: then it is its source's log that is broken, not what brought it.
+const ASKED_FOR: u32 = 3;
+
+/// Between two times.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The server's word that an event of the relay log is not whole.
 const TORN_RELAY_LOG: u32 = 1594;
@@ -56,6 +66,43 @@ pub(super) struct Memo {
     pub(super) resting: bool,
     /// By how many threads a copy is to apply when that is done, if not by one.
     pub(super) parallel_threads: Option<u64>,
+    /// What the copy could not take over of its source's log.
+    pub(super) refused: Option<Refused>,
+    /// The master's disk had no room, and it has written nothing since: MariaDB looks for room once a minute.
+    pub(super) out_of_room: bool,
+}
+
+/// A place in a source's log whose event cannot be received.
+#[derive(Debug, Clone)]
+pub(super) struct Refused {
+    place: Option<LogPlace>,
+    times: u32,
+    at: Instant,
+}
+
+impl Memo {
+    /// Whether the copy's receiving, which has ended by an event that it could not take over, is to be tried again.
+    pub(super) fn asks_again(&mut self, follows: Option<&Follows>) -> bool {
+        let Some(follows) = follows.filter(|_| self.follows.is_some()) else { return false };
+        if follows.is_receiving() || !BROKEN_EVENT.contains(&follows.receive_error.0) {
+            return false;
+        }
+        let before = self.refused.as_ref().filter(|before| before.place == follows.log);
+        if before.is_some_and(|before| before.times >= ASKED_FOR || before.at.elapsed() < ASK_AGAIN) {
+            return false;
+        }
+        let times = before.map_or(0, |before| before.times) + 1;
+        self.refused = Some(Refused { place: follows.log.clone(), times, at: Instant::now() });
+        times < ASKED_FOR
+    }
+
+    /// Whether the event that a copy needs next cannot be had from its source.
+    fn is_refused(&self, follows: &Follows) -> bool {
+        let refused = self.refused.as_ref().filter(|refused| refused.place == follows.log);
+        !follows.is_receiving()
+            && BROKEN_EVENT.contains(&follows.receive_error.0)
+            && refused.is_some_and(|refused| refused.times >= ASKED_FOR)
+    }
 }
 
 /// Why a copy does not go on.
@@ -419,6 +466,9 @@ fn stuck(answers: &Answers, memo: &Memo, kept: Option<u64>) -> Option<Stuck> {
     let follows = answers.follows.as_ref().filter(|_| memo.follows.is_some())?;
     let (code, words) = &follows.receive_error;
     let fetch = (!follows.is_receiving() && *code == NOT_IN_BINLOG).then_some(words);
+    if memo.is_refused(follows) {
+        return Some(Stuck::Replaceable(format!("its source's log is broken where it would go on ({words})")));
+    }
     let apply = (!follows.applying && follows.apply_error.0 != 0).then_some(&follows.apply_error.1);
     let words = fetch.or(apply)?;
     // A source that has removed its old logs says nothing against this data. A former master's last writes were kept
@@ -461,6 +511,29 @@ mod tests {
 
     fn source() -> Address {
         Address::new("10.0.0.11", 3306)
+    }
+
+    #[test]
+    fn an_event_that_is_refused_again_and_again_is_broken_at_its_source() {
+        let mut answers = copy("No", "Yes");
+        let mut memo = Memo { follows: Some(source()), ..Memo::default() };
+        let follows = answers.follows.as_mut().expect("a copy");
+        follows.log = Some(LogPlace { file: 3, offset: 100, before: Vec::new() });
+        follows.receive_error = (BROKEN_EVENT[0], "could not queue event from master".to_owned());
+        let long_ago = |memo: &mut Memo| memo.refused.as_mut().expect("refused").at -= ASK_AGAIN;
+        for _ in 1..ASKED_FOR {
+            assert!(memo.asks_again(answers.follows.as_ref()) && !memo.asks_again(answers.follows.as_ref()));
+            assert!(matches!(told(&answers, &mut memo).role, EngineRole::Follows { link_up: false, .. }));
+            long_ago(&mut memo);
+        }
+        // Elsewhere the count begins anew.
+        let mut elsewhere = answers.clone();
+        elsewhere.follows.as_mut().expect("a copy").log = Some(LogPlace { file: 3, offset: 200, before: Vec::new() });
+        let mut other = Memo { refused: memo.refused.clone(), follows: Some(source()), ..Memo::default() };
+        assert!(other.asks_again(elsewhere.follows.as_ref()));
+        assert!(!memo.asks_again(answers.follows.as_ref()));
+        told(&answers, &mut memo);
+        assert!(matches!(memo.stuck, Some(Stuck::Replaceable(_))), "{:?}", memo.stuck);
     }
 
     #[test]

@@ -191,6 +191,25 @@ async fn a_master_that_let_commits_through_is_fenced_by_its_end() {
     assert!(files::ended_badly(&node.server()), "its tail is looked at when it starts again");
 }
 
+/// To end the client of a write that waits for room leaves half an event in the log, which no copy gets past.
+#[tokio::test]
+async fn a_write_that_waits_for_room_is_ended_with_its_server() {
+    let mut node = Node::master().await;
+    node.sql().await.run("CREATE DATABASE app").await.unwrap();
+    node.sql().await.run("CREATE TABLE app.t (id INT PRIMARY KEY) ENGINE = InnoDB").await.unwrap();
+    node.engine().memo.out_of_room = true;
+    assert!(!node.status().await.disk_ok, "there is room again, and nobody knows whether the server has seen it");
+    node.apply(EngineOp::Mark(marker(1))).await;
+    assert!(node.status().await.disk_ok, "it has written");
+
+    node.engine().memo.out_of_room = true;
+    let mut client = node.sql().await;
+    client.run("LOCK TABLES app.t WRITE").await.unwrap();
+    node.apply(EngineOp::Quiesce { end: true }).await;
+    until("its end", async || matches!(node.engine().probe().await, election::Engine::Down { .. }).then_some(())).await;
+    assert!(files::ended_badly(&node.server()), "its tail is looked at when it starts again");
+}
+
 #[tokio::test]
 async fn a_source_that_is_frozen_holds_up_neither_the_seal_nor_the_promotion() {
     let (source, mut node) = pair().await;
