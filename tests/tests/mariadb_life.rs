@@ -31,7 +31,7 @@ async fn roles_are_switched_an_agent_is_replaced_and_a_node_set_up_anew() -> Res
     assert_eq!(story.database_pid(&before.master)?, pid);
 
     story.wait_calm(LIMIT).await?;
-    let said = story.understudy(&["switchover", story.group()])?;
+    let said = story.switch_over(&[story.group()])?;
     assert_eq!(said.code, 0, "{said:?}");
     let asked = Instant::now();
     let switched = story.cast().await?;
@@ -57,7 +57,9 @@ async fn roles_are_switched_an_agent_is_replaced_and_a_node_set_up_anew() -> Res
 /// The server tells the client that all is well although only it has the commit. What is left to do is to notice at once.
 #[tokio::test]
 async fn a_wait_that_is_killed_is_told_as_a_success_and_noticed() -> Result<()> {
-    let story = group(2).await?;
+    // Long enough for a commit that waits to be seen before the master lets go of its hot replica.
+    let patient = quick(Engine::Mariadb)?.nodes(2).policy("detect_after", "\"10s\"").policy("hang_after", "\"1m\"");
+    let story = start(patient).await?;
     let before = story.cast().await?;
     let address = story.database_addr(&before.master)?;
     let mut client = as_client(address).await?;

@@ -104,8 +104,10 @@ async fn a_clone_that_was_interrupted_is_never_taken_for_whole() -> Result<()> {
 /// warning, of a write that the next master does not have. The documents name it.
 #[tokio::test]
 async fn a_cancelled_wait_is_answered_as_done_and_may_be_lost() -> Result<()> {
-    let mut story = group().await?;
+    // Long enough for the master not to let go of its hot replica in between.
+    let mut story = start(quick(Engine::Postgres)?.policy("detect_after", "\"10s\"")).await?;
     let before = story.cast().await?;
+    story.chain(&before).await?;
     let master = story.database_addr(&before.master)?;
     let mut client = connect_postgres(master).await?;
     execute(&mut client, "CREATE TABLE told (n int PRIMARY KEY); INSERT INTO told VALUES (1)").await?;
@@ -134,8 +136,10 @@ async fn a_cancelled_wait_is_answered_as_done_and_may_be_lost() -> Result<()> {
 /// cancel a query reaches the server that runs it.
 #[tokio::test]
 async fn a_listener_of_the_protocol_passes_no_false_success_on() -> Result<()> {
-    let story = start(quick(Engine::Postgres)?.listener("protocol = \"postgres\"")).await?;
+    let patient = quick(Engine::Postgres)?.policy("detect_after", "\"10s\"");
+    let story = start(patient.listener("protocol = \"postgres\"")).await?;
     let cast = story.cast().await?;
+    story.chain(&cast).await?;
     let master = story.database_addr(&cast.master)?;
     let mut client = connect_postgres(story.proxy_addr()).await?;
     execute(&mut client, "CREATE TABLE told (n int PRIMARY KEY); INSERT INTO told VALUES (1)").await?;

@@ -163,7 +163,7 @@ async fn play(story: &Story, mut scripts: Vec<Script>, sqlx: Inserter) -> Result
     let whole = story.cast().await?;
     story.wait_calm(LIMIT).await?;
     let before = swinging(&mut scripts).await?;
-    let said = story.understudy(&["switchover", story.group(), "--grace", "10s"])?;
+    let said = story.switch_over(&[story.group(), "--grace", "10s"])?;
     ensure!(said.code == 0, "{said:?}");
     story.taken_over(&whole.master).await?;
     let after = swinging(&mut scripts).await?;
@@ -178,7 +178,8 @@ async fn play(story: &Story, mut scripts: Vec<Script>, sqlx: Inserter) -> Result
     sqlx.end().await
 }
 
-#[tokio::test]
+// The command is waited for on this thread: the clients of sqlx need another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_clients_lose_nothing() -> Result<()> {
     let story = group(Engine::Postgres, "protocol = \"postgres\"").await?;
     let front = Front::start(&story, "front", &story.consul_address(), &["protocol = \"tcp\""]).await?;
@@ -191,7 +192,7 @@ async fn postgres_clients_lose_nothing() -> Result<()> {
     play(&story, scripts, sqlx).await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mariadb_clients_lose_nothing() -> Result<()> {
     let story = group(Engine::Mariadb, "protocol = \"tcp\"").await?;
     let at = story.proxy_addr();

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use config::InstanceConfig;
@@ -95,10 +96,15 @@ impl<E: Tested> Node<E> {
         self.engine().apply(&op).await.unwrap_or_else(|e| panic!("{name}: {}", crate::error_chain(&e)));
     }
 
+    /// What it says of itself; on a busy machine not at once.
     pub(crate) async fn status(&mut self) -> Status {
-        match self.engine().probe().await {
-            election::Engine::Up(status) => *status,
-            other => panic!("not up: {other:?}"),
+        let end = Instant::now() + LIMIT;
+        loop {
+            match self.engine().probe().await {
+                election::Engine::Up(status) => return *status,
+                election::Engine::Silent { .. } if Instant::now() < end => {}
+                other => panic!("not up: {other:?}"),
+            }
         }
     }
 
@@ -129,6 +135,15 @@ impl<E: Tested> Node<E> {
     }
 }
 
+/// A port that is this test's own: below those that the system gives to connections, which may take any of them while a
+/// server is down, and each only once.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let begin = u16::try_from(std::process::id() % 40).unwrap() * 100;
+    loop {
+        let port = 10_000 + (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % 5_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }

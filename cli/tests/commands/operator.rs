@@ -330,9 +330,13 @@ async fn a_spare_goes_on_by_force_when_both_copies_are_lost_for_good() {
     }
     let force = ["failover", "g", "--to", &spare];
     ask(&rig, &force).refused(1, &[&format!("{master} is master of g and lives"), "understudy switchover"]);
-    // The one first whose agent could let go of the other.
-    rig.kill_node(&master).unwrap();
-    rig.kill_node(&replica).unwrap();
+    // Both at once: neither could let go of the other, or take over from it.
+    for node in [&master, &replica] {
+        rig.stop_node(node).unwrap();
+    }
+    for node in [&master, &replica] {
+        rig.kill_node(node).unwrap();
+    }
     let silent = |status: &cli::page::GroupStatus| status.active_master() != Some(spare.as_str());
     rig.wait_until("nobody else", LIMIT, silent).await.unwrap();
 

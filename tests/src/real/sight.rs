@@ -3,6 +3,7 @@
 use super::LIMIT;
 use anyhow::{Context, Result};
 use cli::rig::http;
+use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,8 +12,11 @@ use std::time::{Duration, Instant};
 /// Often enough that nobody waits for it.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// A database on this machine answers in microseconds; a stopped one never.
-const ANSWER: Duration = Duration::from_secs(2);
+/// A database on this machine answers in microseconds, if it is given a processor; a stopped one never.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// For those that are looked at again and again, and may be stopped.
+const INFO_ANSWER: Duration = Duration::from_secs(2);
 
 /// Looks again and again until there is something to see. An error is something that may pass; the last one is told
 /// when the time is over.
@@ -38,20 +42,23 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<Option<T
 /// A connection of a client without a password.
 ///
 /// # Errors
-/// When nobody answers within two seconds.
+/// When nobody answers for long.
 pub async fn connect(address: SocketAddr) -> Result<MultiplexedConnection> {
     let client = redis::Client::open(format!("redis://{address}/"))?;
-    let connection = tokio::time::timeout(ANSWER, client.get_multiplexed_async_connection()).await;
-    Ok(connection.context("no answer")??)
+    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(ANSWER)).set_response_timeout(Some(ANSWER));
+    Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
 }
 
 /// A section of a database's INFO.
 ///
 /// # Errors
-/// When it does not answer.
+/// When it does not answer soon: it may be frozen.
 pub async fn info(address: SocketAddr, section: &str) -> Result<BTreeMap<String, String>> {
-    let mut connection = connect(address).await?;
-    let text: String = redis::cmd("INFO").arg(section).query_async(&mut connection).await?;
+    let asked = async {
+        let mut connection = connect(address).await?;
+        redis::cmd("INFO").arg(section).query_async::<String>(&mut connection).await.map_err(anyhow::Error::from)
+    };
+    let text = tokio::time::timeout(INFO_ANSWER, asked).await.context("no answer")??;
     let pairs = text.lines().filter_map(|line| line.trim_end().split_once(':'));
     Ok(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
 }
