@@ -143,6 +143,8 @@ enum Rule {
     Stream(Effect),
     /// It writes, and may name another database: as the argument behind its keys (true: behind the word `DB`).
     Elsewhere { named: bool },
+    /// It binds the client to its connection, and may not name another.
+    Tracking,
 }
 
 /// The name that was looked up last, when its class does not depend on its arguments: most clients repeat themselves.
@@ -158,6 +160,7 @@ const COPIES: &str = "copies belong to the agents; another copy is another node 
 const PROCESS: &str =
     "the process belongs to its agent; settings stand in [instance.settings], `understudy drain` stops it";
 const ACCOUNTS: &str = "accounts belong to the agent; the clients' password is `password_file` in [[instance]]";
+const NO_REDIRECT: &str = "REDIRECT needs another connection of yours, which many clients share; use HELLO 3";
 const SHARED: &str = "many clients share the server's connections";
 const MARKER: &str = "the agents keep data of their own in a database of this server";
 
@@ -182,6 +185,7 @@ const FIXED: &[(&str, Rule)] = &[
     ("client|reply", Rule::Counted(Class::Session(Session::ClientReply), 3, "client|reply")),
     ("client|setinfo", Rule::Counted(Class::Session(Session::ClientSetinfo), 4, "client|setinfo")),
     ("client|setname", Rule::Counted(Class::Session(Session::ClientSetname), 3, "client|setname")),
+    ("client|tracking", Rule::Tracking),
     ("client|unblock", Rule::Always(refused("client|unblock", SHARED))),
     ("client|unpause", Rule::Always(refused("client|unpause", ROLES))),
     ("cluster", Rule::Always(refused("cluster", "the group is no Redis Cluster; `understudy status` shows its nodes"))),
@@ -302,9 +306,11 @@ impl Commands {
                     Some(Command { rule: Rule::Counted(class, takes, name), .. }) => {
                         counted(class, takes, name, request)
                     }
+                    Some(Command { rule: Rule::Tracking, .. }) => tracking(request),
                     _ => otherwise,
                 }
             }
+            Rule::Tracking => tracking(request),
             Rule::Counted(class, takes, name) => counted(class, takes, name, request),
             Rule::Stream(effect) if has_word(request, b"block") => Class::Blocking(effect),
             Rule::Stream(Effect::Write) => Class::Write,
@@ -389,23 +395,28 @@ fn counted(class: Class, takes: i32, name: &'static str, request: Request<'_>) -
     if count == takes || (takes < 0 && count >= -takes) { class } else { Class::Refused(Refusal::Arguments(name)) }
 }
 
+/// What a client is to be told of goes to its own connection: any other is one that many share.
+fn tracking(request: Request<'_>) -> Class {
+    if has_word(request, b"redirect") { refused("client|tracking", NO_REDIRECT) } else { Class::Pinning }
+}
+
 fn has_word(request: Request<'_>, word: &[u8]) -> bool {
     request.arguments().skip(1).any(|argument| argument.eq_ignore_ascii_case(word))
 }
 
 /// Refuses what would go into a database that is not the clients'.
 fn elsewhere(request: Request<'_>, last_key: usize, named: bool, databases: Option<u32>) -> Class {
-    let mut behind = request.arguments().skip(last_key + 1);
-    let database = if named {
-        behind.find(|word| word.eq_ignore_ascii_case(b"db")).and_then(|_| behind.next())
-    } else {
-        behind.next()
+    let behind = || request.arguments().skip(last_key + 1);
+    // Before it is known how many there are, only the first is certainly not the agents'.
+    let foreign = |text: &[u8]| {
+        let index = std::str::from_utf8(text).ok().and_then(|text| text.parse::<u32>().ok());
+        index.is_some_and(|index| index >= databases.unwrap_or(1))
     };
-    let index = database.and_then(|text| std::str::from_utf8(text).ok()).and_then(|text| text.parse::<u32>().ok());
-    match (index, databases) {
-        (Some(index), Some(databases)) if index >= databases => Class::Refused(Refusal::Database),
-        _ => Class::Write,
-    }
+    // Of an option that is said twice the server takes the last.
+    let named_ones = || behind().zip(behind().skip(1)).filter(|(word, _)| word.eq_ignore_ascii_case(b"db"));
+    let refused =
+        if named { named_ones().any(|(_, index)| foreign(index)) } else { behind().next().is_some_and(foreign) };
+    if refused { Class::Refused(Refusal::Database) } else { Class::Write }
 }
 
 impl Last {

@@ -4,9 +4,11 @@ use super::mailbox::{Dialled, Mailbox};
 use super::mux::LinkId;
 use crate::hold;
 use crate::routes::Endpoint;
+use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
@@ -31,7 +33,19 @@ impl Drop for Dial {
     }
 }
 
+/// A machine that is gone without a word, or a path to it: what is sent there is lost after this long. A process that is
+/// frozen is not gone, since its kernel answers, unless it leaves no room for more bytes this long: see `tcp(7)`,
+/// `TCP_USER_TIMEOUT`.
+const GONE_AFTER: Duration = Duration::from_secs(60);
+
+/// A link over which nothing is said is looked at this often.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
 async fn connect(endpoint: &Endpoint) -> io::Result<TcpStream> {
     // It stays non-blocking.
-    hold::open(endpoint).await?.into_std()
+    let stream = hold::open(endpoint).await?.into_std()?;
+    let socket = SockRef::from(&stream);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(LOOK_EVERY).with_interval(LOOK_EVERY).with_retries(3))?;
+    socket.set_tcp_user_timeout(Some(GONE_AFTER))?;
+    Ok(stream)
 }

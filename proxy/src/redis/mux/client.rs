@@ -49,6 +49,8 @@ pub(super) struct Flags {
     pub(super) told: bool,
     /// It is not to be read.
     pub(super) paused: bool,
+    /// It stands among those that are looked at again when a link has sent what it had too much of.
+    pub(super) listed: bool,
     /// It asks for nothing more, and is closed when all is answered and sent.
     pub(super) closing: bool,
     /// Its side of the connection has ended.

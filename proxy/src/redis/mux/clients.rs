@@ -21,7 +21,7 @@ impl Mux {
     /// Puts a reply, or a part of one, where the client gets it.
     #[inline]
     pub(super) fn hand_over(&mut self, id: ClientId, kind: Kind, bytes: &[u8]) {
-        let Some(client) = self.clients.get_mut(id) else { return };
+        let Some(client) = self.clients.get_mut(id).filter(|_| !bytes.is_empty()) else { return };
         match kind {
             Kind::Free => client.output.push(bytes, &mut self.spare),
             Kind::Withheld => {
@@ -83,7 +83,8 @@ impl Mux {
         let link = client.link.and_then(|link| self.links.get(link));
         let choked = link.is_some_and(|link| link.output.len() > links::CHOKED_BYTES);
         let paused = over || busy || choked;
-        if paused && choked && !client.flags.paused {
+        if paused && choked && !client.flags.listed {
+            client.flags.listed = true;
             self.choked.push(id);
         }
         if client.flags.paused && !paused {
@@ -92,9 +93,12 @@ impl Mux {
         client.flags.paused = paused;
     }
 
-    /// Links have sent what they had too much of.
+    /// A link has sent what it had too much of. Whose own still has is listed again.
     pub(super) fn unchoke(&mut self) {
         for id in std::mem::take(&mut self.choked) {
+            if let Some(client) = self.clients.get_mut(id) {
+                client.flags.listed = false;
+            }
             self.weigh(id);
         }
     }

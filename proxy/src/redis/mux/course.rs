@@ -55,8 +55,14 @@ impl Mux {
                 if before.epoch != self.heading.epoch || !same(&before.to, &self.heading.to) {
                     self.new_master(before.held);
                 } else if let (Some(Some(place)), Some(to)) = (self.places.first_mut(), self.heading.to.first()) {
+                    let moved = place.destination.databases != to.databases;
                     place.destination = to.clone();
                     self.new_acks();
+                    if moved && let Some(link) = self.control.link {
+                        // It has another database selected than that of the marker.
+                        self.discard_link(link);
+                        self.control_lost();
+                    }
                     if self.heading.held {
                         self.end_waiting();
                     }
@@ -73,9 +79,11 @@ impl Mux {
         let ids: Vec<ClientId> = self.clients.ids().collect();
         for id in ids {
             let Some(client) = self.clients.get_mut(id) else { continue };
-            client.link = None;
-            let lost =
-                client.session.as_ref().is_some_and(|session| session.own.attached) && !self.survives(id, planned);
+            let attached = client.session.as_ref().is_some_and(|session| session.own.attached);
+            // Half a frame can be followed by nothing but its end.
+            let amid =
+                client.link.take().and_then(|link| self.links.get(link)).is_some_and(|link| link.passing.is_some());
+            let lost = attached && !self.survives(id, planned && !amid);
             let Some(client) = self.clients.get_mut(id) else { continue };
             if lost || client.in_flight > 0 || !client.output.is_empty() {
                 self.reset_client(id, "its request, or what bound it to its connection, ended with the epoch");

@@ -172,7 +172,8 @@ impl Mux {
         }
         if let Purpose::Own(_, Some(client)) = link.purpose {
             // The old master ends its connections in a planned switchover, which may be heard of before the new record.
-            let planned = self.heading.held && link.pending.is_empty();
+            // Half a frame can be followed by nothing but its end.
+            let planned = self.heading.held && link.pending.is_empty() && link.passing.is_none();
             if let Some(client) = self.clients.get_mut(client) {
                 client.link = None;
             }
@@ -231,7 +232,15 @@ impl Mux {
 
     /// Ends a link that takes no new requests and has answered those it had.
     pub(super) fn end_if_done(&mut self, id: LinkId) {
-        if self.links.get(id).is_some_and(|link| link.retired && link.pending.is_empty()) {
+        let Some(link) = self.links.get(id).filter(|link| link.retired && link.pending.is_empty()) else { return };
+        let bound = match link.purpose {
+            Purpose::Own(_, client) => client.and_then(|client| self.clients.get(client)?.session.as_deref()),
+            Purpose::Shared(_) | Purpose::Control => None,
+        };
+        if bound.is_some_and(|session| session.own.is_needed()) {
+            // It is to learn that it is subscribed to nothing any more, or that its transaction is over.
+            self.lose_link(id, "its destination takes no more requests");
+        } else {
             self.discard_link(id);
         }
     }

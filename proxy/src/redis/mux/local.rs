@@ -90,6 +90,9 @@ impl Mux {
     pub(super) fn database(&mut self, id: ClientId, index: &[u8]) -> Result<u32, &'static [u8]> {
         let text = std::str::from_utf8(index).map_err(|_| NO_NUMBER)?;
         let index: i32 = text.parse().map_err(|_| NO_NUMBER)?;
+        if index.to_string() != text {
+            return Err(NO_NUMBER); // As Redis has it: `03` and `+3` are none.
+        }
         let place = self.place_of(id).and_then(|at| self.places.get(at)?.as_ref());
         // Before it is known how many there are, only the first is certainly not the agents'.
         let count = place.map_or(Some(u32::MAX), |place| place.destination.databases).unwrap_or(1);

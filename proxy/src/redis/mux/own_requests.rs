@@ -110,6 +110,10 @@ impl Mux {
                 if let Some(client) = self.clients.get_mut(id) {
                     client.session().own.selects = Some(index);
                 }
+                // Which database it is left in is the server's to say.
+                if let Some(link) = self.links.get_mut(link) {
+                    link.dirty = true;
+                }
                 self.send(id, link, bytes, Kind::Queued { withheld: false });
                 Taken::Yes
             }

@@ -254,7 +254,8 @@ impl Mux {
                 let databases = place.destination.databases;
                 place.commands.as_mut().unwrap_or(&mut self.built_in).class(request, databases)
             }
-            None => self.built_in.class(request, None),
+            // It is looked at again when there is one.
+            None => self.built_in.class(request, Some(u32::MAX)),
         }
     }
 

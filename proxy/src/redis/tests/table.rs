@@ -40,6 +40,7 @@ fn fixed(commands: &mut Commands) {
         ("CLIENT LIST", Class::Harmless),
         ("CLIENT ID", Class::Pinning),
         ("CLIENT TRACKING on", Class::Pinning),
+        ("CLIENT TRACKING on BCAST", Class::Pinning),
         ("CLIENT NO-EVICT on", Class::Pinning),
         ("CLIENT", Class::Pinning),
         ("MONITOR", Class::Pinning),
@@ -58,6 +59,8 @@ fn fixed(commands: &mut Commands) {
         ("COPY a b DB 15 REPLACE", Class::Write),
         ("COPY db b DB 16", Class::Refused(Refusal::Database)),
         ("COPY a b REPLACE db 16", Class::Refused(Refusal::Database)),
+        ("COPY a b DB 0 DB 16", Class::Refused(Refusal::Database)),
+        ("COPY a b DB DB 16", Class::Refused(Refusal::Database)),
         ("MOVE a 15", Class::Write),
         ("MOVE a 16", Class::Refused(Refusal::Database)),
         ("MOVE a", Class::Write),
@@ -113,9 +116,13 @@ fn what_is_fixed_needs_no_server() {
 }
 
 #[test]
-fn without_the_agents_database_none_is_refused() {
-    let request = array(&["MOVE", "a", "16"]);
-    assert_eq!(Commands::built_in().class(Request::new(&request), None), Class::Write);
+fn before_it_is_known_how_many_databases_there_are_only_the_first_is_the_clients() {
+    let refused = Class::Refused(Refusal::Database);
+    let rows = [("0", None, Class::Write), ("1", None, refused), ("16", Some(u32::MAX), Class::Write)];
+    for (index, databases, expected) in rows {
+        let request = array(&["MOVE", "a", index]);
+        assert_eq!(Commands::built_in().class(Request::new(&request), databases), expected, "{index}");
+    }
 }
 
 #[test]

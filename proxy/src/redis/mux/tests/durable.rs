@@ -2,6 +2,7 @@
 
 use super::world::*;
 use crate::redis::mux::*;
+use config::ListenerRole;
 
 /// A client whose links 0 (control) and 1 (shared) are there. The control link is asked for first.
 fn world(acks: Acks) -> (World, ClientId) {
@@ -248,4 +249,37 @@ fn a_client_that_leaves_takes_its_withheld_replies_along() {
     assert_eq!(b.slot(), a.slot());
     world.reply(0, "+PONG\n:1\n");
     assert_eq!(world.heard(b), "");
+}
+
+/// A read may end within the first line of a reply.
+#[test]
+fn a_reply_that_comes_by_halves_is_counted_once() {
+    let (mut world, a) = world(LOCAL);
+    world.say(a, "EVAL x 0\n");
+    world.reply_bytes(1, b"$12\r");
+    assert_eq!(world.mux.counts().withheld, 0);
+    world.reply_bytes(1, b"\nabcdef");
+    world.reply_bytes(1, b"ghijkl\r\n");
+    assert_eq!(world.mux.counts().withheld, 1);
+    world.reply(0, "+PONG\n:1\n");
+    while !world.asked(0).is_empty() {
+        world.reply(0, "+PONG\n:1\n");
+    }
+    assert_eq!(world.heard(a), "$12|abcdefghijkl|");
+    assert!(world.mux.counts().withheld == 0 && world.mux.is_quiet());
+}
+
+/// The marker is in the database behind the clients': in another the question whether to wait is answered wrongly.
+#[test]
+fn the_question_is_asked_anew_when_it_is_learned_how_many_databases_there_are() {
+    let mut world = World::of(ListenerRole::Master);
+    let mut before = heading(7, "a", LOCAL);
+    before.to[0].databases = None;
+    world.head(before);
+    assert!(world.links[0].prepared.iter().all(|words| !words.starts_with("SELECT")), "{:?}", world.links[0].prepared);
+    world.head(heading(7, "a", LOCAL));
+    world.pass(1_000);
+    let open = world.links.iter().filter(|link| link.open);
+    assert_eq!(open.filter(|link| link.prepared.iter().any(|words| words == "SELECT 16")).count(), 1);
+    assert!(!world.links[0].open);
 }

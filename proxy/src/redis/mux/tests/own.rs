@@ -2,6 +2,7 @@
 
 use super::world::*;
 use crate::redis::mux::*;
+use config::ListenerRole;
 
 /// A client that shares link 0; the next link is 1.
 fn world() -> (World, ClientId) {
@@ -322,4 +323,65 @@ fn a_big_reply_on_an_own_link_is_passed_on_in_pieces() {
     assert!(!world.heard(a).contains("-1"), "nothing is put into the middle of a frame");
     world.reply(own, "\n");
     assert_eq!(world.heard(a), "|$-1|");
+}
+
+/// Another link that has sent all it had says nothing of the one that a client waits for.
+#[test]
+fn a_client_whose_link_is_choked_is_read_again_when_that_link_has_sent() {
+    let (mut world, a) = world();
+    let b = world.client();
+    world.say(a, "GET k\n");
+    world.say(b, "BLPOP l 0\n");
+    world.reply(0, "$-1\n");
+    let shared = world.links[0].id;
+    world.stuffed.push(shared);
+    world.say_bytes(a, &array(&["SET", "k", &"x".repeat(2 << 20)]));
+    assert!(!world.mux.wants_input(a));
+    world.reply(1, "*2\n$1\nl\n$1\nx\n");
+    world.say(b, "BLPOP l 0\n");
+    assert_eq!(world.asked(1), ["BLPOP l 0"], "another link sends");
+    assert!(!world.mux.wants_input(a));
+    world.stuffed.clear();
+    world.take(shared);
+    world.settle();
+    assert!(world.mux.wants_input(a) && world.reads.contains(&a), "nobody looks at it any more");
+    world.reply(0, "+OK\n");
+    assert_eq!(world.heard(a), "$-1|+OK|");
+}
+
+/// A replica that leaves takes what was bound to it along: whoever is subscribed there must not wait for ever.
+#[test]
+fn whoever_is_bound_to_a_replica_that_leaves_learns_of_it() {
+    let mut world = World::of(ListenerRole::Replica);
+    let replica = |id| Destination { incarnation: None, ..to(id) };
+    let one = Heading { to: vec![replica("b")], ..heading(7, "a", Acks::Master) };
+    world.head(one.clone());
+    let (subscribed, idle) = (world.client(), world.client());
+    world.say(subscribed, "SUBSCRIBE c\n");
+    let at = world.links.len() - 1;
+    world.reply(at, "*3\n$9\nsubscribe\n$1\nc\n:1\n");
+    assert_eq!(world.heard(subscribed), "*3|$9|subscribe|$1|c|:1|");
+    world.head(Heading { to: vec![replica("c")], ..one });
+    assert_eq!((world.closed(subscribed), world.closed(idle)), (Some(true), None));
+    assert!(!world.links[at].open);
+}
+
+/// What the server makes of the number decides which database the connection is in: it is not used again.
+#[test]
+fn a_link_that_selected_within_a_transaction_is_nobody_elses() {
+    let (mut world, a) = world();
+    world.say(a, "MULTI\nSELECT 03\nSELECT +3\nEXEC\n");
+    assert_eq!(world.asked(1), ["MULTI"]);
+    world.reply(1, "+OK\n");
+    assert_eq!(world.asked(1), ["DISCARD"]);
+    world.reply(1, "+OK\n");
+    let heard = world.heard(a);
+    let told = ["-ERR value is not an integer", "-EXECABORT "].map(|word| heard.matches(word).count());
+    assert_eq!(told, [2, 1], "{heard}");
+
+    let b = world.client();
+    world.say(b, "MULTI\nSELECT 3\nEXEC\n");
+    let at = world.links.iter().rposition(|link| link.open).expect("a link");
+    world.reply(at, "+OK\n+QUEUED\n*1\n+OK\n");
+    assert!(!world.links[at].open, "its database was changed by what only the server has understood");
 }

@@ -30,6 +30,8 @@ pub(super) struct World {
     /// Clients that take nothing.
     pub(super) deaf: Vec<ClientId>,
     pub(super) reads: Vec<ClientId>,
+    /// Links whose servers take nothing.
+    pub(super) stuffed: Vec<LinkId>,
 }
 
 /// The server's end of a link.
@@ -78,6 +80,7 @@ impl World {
             closed: BTreeMap::new(),
             deaf: Vec::new(),
             reads: Vec::new(),
+            stuffed: Vec::new(),
         }
     }
 
@@ -199,13 +202,17 @@ impl World {
             }
             Event::ClientOutput(id) if !self.deaf.contains(&id) => self.listen(id),
             Event::ClientOutput(_) => {}
-            Event::LinkOutput(id) => {
-                let bytes = self.mux.link_output(id).to_vec();
-                self.mux.link_sent(id, bytes.len());
-                self.server(id).inbox.extend_from_slice(&bytes);
-            }
+            Event::LinkOutput(id) if !self.stuffed.contains(&id) => self.take(id),
+            Event::LinkOutput(_) => {}
             Event::ReadClient(id) => self.reads.push(id),
         }
+    }
+
+    /// A server takes what there is for it.
+    pub(super) fn take(&mut self, id: LinkId) {
+        let bytes = self.mux.link_output(id).to_vec();
+        self.mux.link_sent(id, bytes.len());
+        self.server(id).inbox.extend_from_slice(&bytes);
     }
 
     /// A client takes what there is for it.
