@@ -304,7 +304,9 @@ async fn a_lost_record_is_restored_while_writing_goes_on() {
     // It names the hot replica's run. That one has ended: the record is put back in its epoch, the master lets go of the
     // copy that proves nothing any more, and certifies another.
     delete(&rig, "record").await;
-    wait_for(&rig, &replica, "quarantine", quarantined("record_went_back")).await;
+    for node in rig.node_names() {
+        wait_for(&rig, &node, "quarantine", quarantined("record_went_back")).await;
+    }
     rig.kill_database(&replica).unwrap();
     wait_for(&rig, &replica, "another run", |seen| {
         seen["database"]["state"] == json!("up") && rig.database_pid(&replica).is_ok_and(|pid| pid != before[1])

@@ -1,6 +1,6 @@
 //! What the pages say of redis listeners.
 
-use super::{Database, exchange, lead, master_front};
+use super::{Database, LIMIT, exchange, lead, master_front};
 use serde_json::Value;
 
 #[tokio::test]
@@ -10,7 +10,13 @@ async fn counts_are_told_to_prometheus_and_the_witness_has_heard_the_master() {
     let mut client = front.client().await;
     exchange(&mut client, "PING\r\nSET k v\r\nGET k\r\n", "+PONG\r\n+OK\r\n$1\r\nv\r\n").await;
     exchange(&mut client, "SHUTDOWN\r\n", "-ERR ").await;
-    let body = front.get("/metrics").await.1;
+    // A worker counts at the end of its turn, after the client has its answer.
+    let told = async || front.get("/metrics").await.1;
+    let begun = std::time::Instant::now();
+    let mut body = told().await;
+    while !body.contains("redis_refused_total{group=\"g\"} 1") && begun.elapsed() < LIMIT {
+        body = told().await;
+    }
     for sample in [
         "understudy_proxy_connections_total{group=\"g\"} 1",
         "understudy_proxy_connections_open{group=\"g\"} 1",
