@@ -228,6 +228,16 @@ async fn a_spare_is_cloned_anew_and_a_node_that_will_not_return_is_forgotten() {
     assert!(listed(&rig.wait_whole(LIMIT).await.unwrap()));
 }
 
+fn quarantined(code: &'static str) -> impl Fn(&Value) -> bool {
+    move |seen| seen["reason_code"] == json!(code)
+}
+
+async fn all_quarantined(rig: &Rig, code: &'static str) {
+    for node in rig.node_names() {
+        wait_for(rig, &node, "quarantine", quarantined(code)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_record_is_restored_while_writing_goes_on() {
     let mut rig = start().await;
@@ -236,7 +246,6 @@ async fn a_lost_record_is_restored_while_writing_goes_on() {
     writer.wait_for_acks(50, Instant::now(), LIMIT).await.unwrap();
     let pids = |rig: &Rig| [&master, &replica, &spare].map(|node| rig.database_pid(node).unwrap());
     let before = pids(&rig);
-    let quarantined = |code: &'static str| move |seen: &Value| seen["reason_code"] == json!(code);
     let restore = ["resume", "g", "--restore-record"];
     ask(&rig, &restore).refused(1, &["is as new as what the nodes remember"]);
     let first = get(&rig, "record").await.unwrap();
@@ -246,9 +255,7 @@ async fn a_lost_record_is_restored_while_writing_goes_on() {
     // Gone, and the policy with it.
     delete(&rig, "record").await;
     delete(&rig, "config").await;
-    for node in rig.node_names() {
-        wait_for(&rig, &node, "quarantine", quarantined("record_went_back")).await;
-    }
+    all_quarantined(&rig, "record_went_back").await;
     let at = Instant::now();
     writer.wait_for_acks(100, at, LIMIT).await.unwrap();
     // Nobody who could remember a newer one may be silent.
@@ -266,9 +273,7 @@ async fn a_lost_record_is_restored_while_writing_goes_on() {
 
     // Half written by hand.
     put(&rig, "record", "{\"v\":1,\"group\":".to_owned()).await;
-    for node in rig.node_names() {
-        wait_for(&rig, &node, "quarantine", quarantined("record_unreadable")).await;
-    }
+    all_quarantined(&rig, "record_unreadable").await;
     let at = Instant::now();
     writer.wait_for_acks(100, at, LIMIT).await.unwrap();
     done(&rig, &restore, &["in epoch 3"]);
@@ -304,9 +309,7 @@ async fn a_lost_record_is_restored_while_writing_goes_on() {
     // It names the hot replica's run. That one has ended: the record is put back in its epoch, the master lets go of the
     // copy that proves nothing any more, and certifies another.
     delete(&rig, "record").await;
-    for node in rig.node_names() {
-        wait_for(&rig, &node, "quarantine", quarantined("record_went_back")).await;
-    }
+    all_quarantined(&rig, "record_went_back").await;
     rig.kill_database(&replica).unwrap();
     wait_for(&rig, &replica, "another run", |seen| {
         seen["database"]["state"] == json!("up") && rig.database_pid(&replica).is_ok_and(|pid| pid != before[1])
