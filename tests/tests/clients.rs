@@ -47,7 +47,7 @@ async fn libraries_survive_a_killed_master_and_do_not_notice_a_switchover() -> R
     let whole = story.cast().await?;
     story.wait_calm(LIMIT).await?;
     let before = swing(&mut clients).await?;
-    let said = story.switch_over(&[story.group()])?;
+    let said = story.understudy(&["switchover", story.group()])?;
     ensure!(said.code == 0, "{said:?}");
     story.taken_over(&whole.master).await?;
     let after = swing(&mut clients).await?;

@@ -43,7 +43,7 @@ async fn tell(engine: Engine) -> Result<()> {
     writes(engine, front.listener(0)).await?;
 
     gate.set(Way::Shut);
-    let said = story.switch_over(&[story.group()])?;
+    let said = story.understudy(&["switchover", story.group()])?;
     ensure!(said.code == 0, "{said:?}");
     let after = story.cast().await?;
     assert_eq!(after.master, before.hot);

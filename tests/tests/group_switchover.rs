@@ -15,7 +15,7 @@ async fn to_the_hot_replica_and_then_to_a_spare_without_losing_a_write() -> Resu
     let mut writer = story.client("planned").await?;
 
     let asked = Instant::now();
-    let said = story.switch_over(&["demo"])?;
+    let said = story.understudy(&["switchover", "demo"])?;
     assert_eq!(said.code, 0, "{said:?}");
     said.holds(&[&format!("{} is master of demo in epoch {}", first.hot, first.epoch + 1)])?;
     let second = story.cast().await?;
@@ -26,7 +26,7 @@ async fn to_the_hot_replica_and_then_to_a_spare_without_losing_a_write() -> Resu
     story.chain(&second).await?;
 
     let spare = &second.spares[0];
-    let said = story.switch_over(&["demo", "--to", spare])?;
+    let said = story.understudy(&["switchover", "demo", "--to", spare])?;
     assert_eq!(said.code, 0, "{said:?}");
     let third = story.cast().await?;
     assert_eq!((&third.master, third.epoch), (spare, second.epoch + 1), "one takeover, whoever was made hot replica");

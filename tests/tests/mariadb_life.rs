@@ -31,7 +31,7 @@ async fn roles_are_switched_an_agent_is_replaced_and_a_node_set_up_anew() -> Res
     assert_eq!(story.database_pid(&before.master)?, pid);
 
     story.wait_calm(LIMIT).await?;
-    let said = story.switch_over(&[story.group()])?;
+    let said = story.understudy(&["switchover", story.group()])?;
     assert_eq!(said.code, 0, "{said:?}");
     let asked = Instant::now();
     let switched = story.cast().await?;

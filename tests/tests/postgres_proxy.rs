@@ -76,7 +76,7 @@ async fn a_planned_switchover_waits_for_transactions_as_long_as_it_is_told() -> 
     };
     let work = tokio::spawn(async move { execute(&mut client, &transaction(1, 10)).await });
     running(&before.master, 1).await?;
-    let said = story.switch_over(&[story.group(), "--grace", "30s"])?;
+    let said = story.understudy(&["switchover", story.group(), "--grace", "30s"])?;
     assert_eq!(said.code, 0, "{said:?}");
     work.await?.context("it was to be let finish")?;
     let after = story.cast().await?;
@@ -87,7 +87,7 @@ async fn a_planned_switchover_waits_for_transactions_as_long_as_it_is_told() -> 
     let mut long =
         psql(story.proxy_addr(), &transaction(2, 600)).stderr(Stdio::null()).stdout(Stdio::null()).spawn()?;
     running(&after.master, 2).await?;
-    let said = story.switch_over(&[story.group(), "--grace", "100ms"])?;
+    let said = story.understudy(&["switchover", story.group(), "--grace", "100ms"])?;
     assert_eq!(said.code, 0, "{said:?}");
     let ended = wait(&mut long, LIMIT)?.context("the long transaction was not ended")?;
     assert!(!ended.success());

@@ -163,7 +163,7 @@ async fn play(story: &Story, mut scripts: Vec<Script>, sqlx: Inserter) -> Result
     let whole = story.cast().await?;
     story.wait_calm(LIMIT).await?;
     let before = swinging(&mut scripts).await?;
-    let said = story.switch_over(&[story.group(), "--grace", "10s"])?;
+    let said = story.understudy(&["switchover", story.group(), "--grace", "10s"])?;
     ensure!(said.code == 0, "{said:?}");
     story.taken_over(&whole.master).await?;
     let after = swinging(&mut scripts).await?;

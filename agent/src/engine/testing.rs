@@ -96,15 +96,10 @@ impl<E: Tested> Node<E> {
         self.engine().apply(&op).await.unwrap_or_else(|e| panic!("{name}: {}", crate::error_chain(&e)));
     }
 
-    /// What it says of itself; on a busy machine not at once.
     pub(crate) async fn status(&mut self) -> Status {
-        let end = Instant::now() + LIMIT;
-        loop {
-            match self.engine().probe().await {
-                election::Engine::Up(status) => return *status,
-                election::Engine::Silent { .. } if Instant::now() < end => {}
-                other => panic!("not up: {other:?}"),
-            }
+        match self.engine().probe().await {
+            election::Engine::Up(status) => *status,
+            other => panic!("not up: {other:?}"),
         }
     }
 

@@ -32,7 +32,6 @@ pub use proc::{family, signal_all, sweep};
 pub use process::{Process, output, wait};
 pub use running::Rig;
 pub use server::find as server_program;
-pub use waits::SWITCHOVER_LATE;
 pub use writer::{Ack, Route, Writer, fixed};
 
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The operator's commands on a real group: agents, Redis, Consul and proxy as processes.
 
 use crate::common::{Said, UNDERSTUDY, run};
-use cli::rig::{Rig, SWITCHOVER_LATE, http};
+use cli::rig::{Rig, http};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -19,14 +19,7 @@ fn ask(rig: &Rig, words: &[&str]) -> Said {
 /// Asks for a switchover that is to be done; the logs say why one was not.
 #[track_caller]
 fn switch(rig: &Rig, words: &[&str], says: &str) {
-    let mut said = ask(rig, words);
-    // Given up on a busy machine, which changes nothing.
-    for _ in 0..30 {
-        if !said.err.contains(SWITCHOVER_LATE) {
-            break;
-        }
-        said = ask(rig, words);
-    }
+    let said = ask(rig, words);
     assert!(said.code == 0 && said.out.starts_with(says), "{}{}\n{}", said.out, said.err, rig.logs());
 }
 

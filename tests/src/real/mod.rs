@@ -23,7 +23,7 @@ pub use worst::{contents, copy, send};
 
 use anyhow::{Context, Result};
 use cli::page::GroupStatus;
-use cli::rig::{Builder, Rig, RigError, SWITCHOVER_LATE, Writer, http, output, understudy_binary};
+use cli::rig::{Builder, Rig, RigError, Writer, http, output, understudy_binary};
 use config::Engine;
 use election::HistoryEntry;
 use redis::aio::MultiplexedConnection;
@@ -277,23 +277,6 @@ impl Story {
     pub fn understudy(&self, args: &[&str]) -> Result<Said> {
         let consul = self.rig.consul_address();
         run(&[args, &["--consul", consul.as_str()]].concat())
-    }
-
-    /// `understudy switchover` with these arguments. A switchover that was given up, since a busy machine did not get it done
-    /// within the time that writes are held, changes nothing and is asked for again.
-    ///
-    /// # Errors
-    /// When it cannot be started, or does not come about for any other reason.
-    pub fn switch_over(&self, args: &[&str]) -> Result<Said> {
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            let said = self.understudy(&[&["switchover"], args].concat())?;
-            if said.code == 0 {
-                return Ok(said);
-            }
-            let late = said.err.contains(SWITCHOVER_LATE) && Instant::now() < deadline;
-            anyhow::ensure!(late, "switchover {args:?}: {said:?}");
-        }
     }
 
     /// Rewrites a node's file by replacing `from` with `to`; takes effect when its agent is started again.
