@@ -215,7 +215,9 @@ impl Mariadb {
         if self.memo.master && answers.follows.as_ref().is_some_and(Follows::can_be_forgotten) {
             self.link().await?.run("RESET SLAVE ALL").await?;
         }
-        if self.memo.asks_again(answers.follows.as_ref()) && self.setup.has_room() {
+        let has_room = self.setup.has_room();
+        // On a full disk it is the copy's own log that takes nothing.
+        if has_room && self.memo.asks_again(answers.follows.as_ref()) {
             warn!(group = self.setup.group, "an event that was received is broken; asking for it again");
             self.link().await?.run("START SLAVE IO_THREAD").await?;
         }
@@ -223,7 +225,6 @@ impl Mariadb {
         let copying = self.copying.as_ref().map(|copying| &copying.source);
         let status = probe::status(&answers, &mut self.memo, incarnation, copying, self.kept);
         self.tell_stuck();
-        let has_room = self.setup.has_room();
         self.memo.out_of_room |= self.memo.master && !has_room;
         let mut status = Status { disk_ok: has_room && !self.memo.out_of_room, ..status };
         status.shown.log = files::log_end(&self.setup.server_folder());

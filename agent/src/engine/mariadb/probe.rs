@@ -83,7 +83,7 @@ pub(super) struct Refused {
 impl Memo {
     /// Whether the copy's receiving, which has ended by an event that it could not take over, is to be tried again.
     pub(super) fn asks_again(&mut self, follows: Option<&Follows>) -> bool {
-        let Some(follows) = follows.filter(|_| self.follows.is_some()) else { return false };
+        let Some(follows) = follows.filter(|_| self.follows.is_some() && !self.cut) else { return false };
         if follows.is_receiving() || !BROKEN_EVENT.contains(&follows.receive_error.0) {
             return false;
         }
@@ -531,6 +531,8 @@ mod tests {
         elsewhere.follows.as_mut().expect("a copy").log = Some(LogPlace { file: 3, offset: 200, before: Vec::new() });
         let mut other = Memo { refused: memo.refused.clone(), follows: Some(source()), ..Memo::default() };
         assert!(other.asks_again(elsewhere.follows.as_ref()));
+        let mut cut = Memo { cut: true, follows: Some(source()), ..Memo::default() };
+        assert!(!cut.asks_again(answers.follows.as_ref()), "it was told to receive nothing");
         assert!(!memo.asks_again(answers.follows.as_ref()));
         told(&answers, &mut memo);
         assert!(matches!(memo.stuck, Some(Stuck::Replaceable(_))), "{:?}", memo.stuck);
