@@ -352,9 +352,12 @@ impl Postgres {
             }
             // It was told to follow before its marker could be read: these are another group's data, and stay.
             Ok(Verdict::Foreign) if self.data_epoch != 0 => {
+                self.pursuit.not_before = Some(Instant::now() + REBUILD_AGAIN);
+                let (group, node) = (&self.setup.group, &self.setup.site.node);
                 warn!(
-                    group = self.setup.group,
-                    "these data are of another cluster, and have a marker: nothing is touched"
+                    group,
+                    "these data are of another cluster, and have a marker: nothing is touched; `understudy reinit {group} \
+                     {node}` throws them away"
                 );
             }
             Ok(Verdict::Apart | Verdict::Foreign) => {
